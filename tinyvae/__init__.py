@@ -1,0 +1,16 @@
+"""tinyvae: watch, exactly, what a variational autoencoder does at every training step."""
+
+from .datasets import DATASETS as DATASETS
+from .datasets import DataError as DataError
+from .datasets import Dataset as Dataset
+from .datasets import load_dataset as load_dataset
+from .decomposition import TERMS as TERMS
+from .decomposition import Decomposition as Decomposition
+from .decomposition import decompose as decompose
+from .model import VAE as VAE
+from .target import Callables as Callables
+from .target import Target as Target
+from .training import Diverged as Diverged
+from .training import StepRecord as StepRecord
+from .training import Trainer as Trainer
+from .training import Update as Update

@@ -1,0 +1,320 @@
+"""The VAE: an encoder q_φ(z|x), a decoder p_θ(x|z), the prior N(0, I), the ELBO and its gradient.
+
+    ELBO(x) = E_q[log p_θ(x|z)] − KL(q_φ(z|x) ‖ p(z))          (Kingma & Welling 2014, eq. 3)
+
+θ and φ are one flat float64 vector each. The model itself is frozen and holds no parameters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import autograd.numpy as anp
+import numpy as np
+from autograd import make_vjp
+from numpy.typing import NDArray
+
+from . import networks, ops
+from .fused import FusedGradient
+
+Array = NDArray[np.floating]
+Layer = tuple[Array, Array]
+
+
+class Theta(NamedTuple):
+    """θ, named: the decoder's (W, b) pairs and log σ, (1,) or (D,), or None; all views."""
+
+    layers: list[Layer]
+    log_noise_std: Array | None
+
+
+class Phi(NamedTuple):
+    """φ, named: the encoder's (W, b) pairs; the last yields mean (L), log_diag (L), lower (L(L−1)/2)."""
+
+    layers: list[Layer]
+
+
+class Terms(NamedTuple):
+    """The two terms of the ELBO estimated on a batch, means in nats per data point."""
+
+    reconstruction: float
+    kl_prior: float
+
+    @property
+    def elbo(self) -> float:
+        return self.reconstruction - self.kl_prior
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """q(z|x_n) = N(mean_n, C_n C_nᵀ), one for each of N data points.
+
+    C is lower triangular with diagonal exp(log_diag) (N, L) and strictly lower entries `lower`
+    (N, L(L−1)/2); for a diagonal covariance `lower` is (N, 0).
+    """
+
+    mean: Array
+    log_diag: Array
+    lower: Array
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, rows: Any) -> "Gaussian":
+        return Gaussian(self.mean[rows], self.log_diag[rows], self.lower[rows])
+
+    @cached_property
+    def cholesky(self) -> Array:
+        """C, (N, L, L)."""
+        C = np.exp(self.log_diag)[..., None] * np.eye(self.mean.shape[-1])
+        for k, (i, j) in enumerate(ops.strictly_lower(self.mean.shape[-1])[: self.lower.shape[-1]]):
+            C[..., i, j] = self.lower[..., k]
+        return C
+
+    @cached_property
+    def cov(self) -> Array:
+        """C Cᵀ, (N, L, L)."""
+        return self.cholesky @ self.cholesky.swapaxes(-1, -2)
+
+    @cached_property
+    def kl_prior(self) -> Array:
+        """KL(q ‖ N(0, I)) in closed form, (N,), nats."""
+        return ops.gaussian_kl(self.mean, self.log_diag, self.lower)
+
+    def whiten(self, z: Array) -> Array:
+        """C⁻¹ (z − mean) by forward substitution; z (..., N, L)."""
+        r = z - self.mean
+        u = np.empty_like(r)
+        pairs = ops.strictly_lower(r.shape[-1])[: self.lower.shape[-1]]
+        for i in range(r.shape[-1]):
+            u[..., i] = r[..., i]
+            for k, (row, column) in enumerate(pairs):
+                if row == i:
+                    u[..., i] -= self.lower[..., k] * u[..., column]
+            u[..., i] *= np.exp(-self.log_diag[..., i])
+        return u
+
+    def log_prob(self, z: Array, rows: Any = slice(None)) -> Array:
+        """log q(z_p | x_rows[p]); z (..., N, L) or, with `rows` (P,), z (P, L). Nats."""
+        q = self if isinstance(rows, slice) and rows == slice(None) else self[rows]
+        u = q.whiten(z)
+        squares = np.einsum("...l,...l->...", u, u)
+        return -0.5 * squares - q.log_diag.sum(-1) - 0.5 * ops.LOG_2PI * z.shape[-1]
+
+    def sample(self, eps: Array) -> Array:
+        """z = mean + C eps; eps (N, L) from N(0, I)."""
+        return self.mean + np.einsum("...ij,...j->...i", self.cholesky, eps)
+
+
+@dataclass(frozen=True)
+class VAEJoint:
+    """p_θ(x, z) of a VAE at one θ, in the form that the exact terms need (see target.Joint)."""
+
+    model: "VAE"
+    theta: Array
+    support: tuple[float, float] = (-np.inf, np.inf)
+
+    @property
+    def latent_dim(self) -> int:
+        return self.model.latent_dim
+
+    def log_prior(self, z: Array) -> Array:
+        """log N(z; 0, I); z (M, L) -> (M,)."""
+        return -0.5 * np.einsum("...l,...l->...", z, z) - 0.5 * ops.LOG_2PI * z.shape[-1]
+
+    def outputs(self, z: Array) -> Array:
+        """The decoder at z; (M, L) -> (M, D)."""
+        return self.model.decode(self.theta, z)
+
+    def log_likelihood(self, x: Array, outputs: Array) -> Array:
+        """log p_θ(x|z) given the decoder's output at z; leading axes broadcast."""
+        if self.model.likelihood == "bernoulli":
+            return ops.bernoulli_log_likelihood(x, outputs)
+        return ops.gaussian_log_likelihood(x, outputs, self.model.log_noise_std(self.theta))
+
+
+@dataclass(frozen=True)
+class VAE:
+    """A variational autoencoder for z ∈ R¹ or R².
+
+    `hidden` widths serve the encoder and, reversed, the decoder; () makes both linear (probabilistic PCA
+    with shared noise, factor analysis with per-dimension noise). noise_std=None learns the Gaussian noise
+    scale as part of θ; a number fixes it.
+    """
+
+    data_dim: int
+    latent_dim: int
+    hidden: Sequence[int] = (32, 32)
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    covariance: Literal["diagonal", "full"] = "diagonal"
+    noise: Literal["shared", "per-dimension"] = "shared"
+    noise_std: float | None = None
+
+    encoder_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    decoder_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    decoder_size: int = field(init=False, repr=False, compare=False)
+    theta_size: int = field(init=False, repr=False, compare=False)
+    phi_size: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _expect(_is_whole(self.data_dim, 1), "data_dim", "a whole number >= 1", self.data_dim)
+        _expect(
+            _is_whole(self.latent_dim, 1) and self.latent_dim <= 2,
+            "latent_dim",
+            "1 or 2 (the exact terms exist for z in R^1 and R^2)",
+            self.latent_dim,
+        )
+        hidden = self.hidden
+        widths_ok = isinstance(hidden, list | tuple) and all(_is_whole(h, 1) for h in hidden)
+        _expect(widths_ok, "hidden", "a tuple of layer widths >= 1, such as (32, 32) or ()", hidden)
+        for name, known in _CHOICES.items():
+            _expect(getattr(self, name) in known, name, " or ".join(map(repr, known)), getattr(self, name))
+        if self.noise_std is not None:
+            ok = isinstance(self.noise_std, int | float) and 0 < self.noise_std < np.inf
+            _expect(ok, "noise_std", "a number > 0, or None to learn it", self.noise_std)
+            _expect(self.likelihood == "gaussian", "noise_std", "None for bernoulli", self.noise_std)
+        D, L = int(self.data_dim), int(self.latent_dim)
+        heads = L + L + (L * (L - 1) // 2 if self.covariance == "full" else 0)
+
+        def put(name: str, value: Any) -> None:  # the one moment at which a frozen dataclass is filled in
+            object.__setattr__(self, name, value)
+
+        put("hidden", tuple(int(h) for h in hidden))
+        put("encoder_sizes", (D, *self.hidden, heads))
+        put("decoder_sizes", (L, *reversed(self.hidden), D))
+        put("decoder_size", networks.size(self.decoder_sizes))
+        noise_size = (D if self.noise == "per-dimension" else 1) if self.learns_noise else 0
+        put("theta_size", self.decoder_size + noise_size)
+        put("phi_size", networks.size(self.encoder_sizes))
+
+    @property
+    def learns_noise(self) -> bool:
+        return self.likelihood == "gaussian" and self.noise_std is None
+
+    # ----- parameters -----
+
+    def init(self, seed: int | np.random.SeedSequence) -> tuple[Array, Array]:
+        """θ (P_θ,) and φ (P_φ,): weights N(0, 1/fan_in), biases 0, noise std 1 and q's std near 1."""
+        rng = np.random.default_rng(seed)
+        theta, phi = np.zeros(self.theta_size), np.zeros(self.phi_size)
+        networks.initialise(theta[: self.decoder_size], self.decoder_sizes, rng)
+        networks.initialise(phi, self.encoder_sizes, rng)
+        return theta, phi
+
+    def unpack_theta(self, theta: Array) -> Theta:
+        """Named views of θ; writing to them changes the vector that was passed in."""
+        _expect_shape("theta", theta, (self.theta_size,))
+        log_noise_std = theta[self.decoder_size :] if self.learns_noise else None
+        return Theta(networks.layers(theta[: self.decoder_size], self.decoder_sizes), log_noise_std)
+
+    def unpack_phi(self, phi: Array) -> Phi:
+        """Named views of φ; writing to them changes the vector that was passed in."""
+        _expect_shape("phi", phi, (self.phi_size,))
+        return Phi(networks.layers(phi, self.encoder_sizes))
+
+    def log_noise_std(self, theta: Array) -> Array:
+        """log σ of the Gaussian likelihood, learned or fixed, (1,) or (D,)."""
+        return theta[self.decoder_size :] if self.learns_noise else np.array([np.log(self.noise_std or 1.0)])
+
+    # ----- the two distributions -----
+
+    def encode(self, phi: Array, x: Array) -> Gaussian:
+        """q_φ(z|x) for each row of x (N, D)."""
+        x = self._as_data(x)
+        L, out = self.latent_dim, networks.forward(self.unpack_phi(phi).layers, x)
+        return Gaussian(out[:, :L], out[:, L : 2 * L], out[:, 2 * L :])
+
+    def decode(self, theta: Array, z: Array) -> Array:
+        """z (N, L) -> the mean (gaussian) or the logits (bernoulli) of p_θ(x|z), (N, D)."""
+        _expect_shape("z", z, (len(z), self.latent_dim))
+        return networks.forward(self.unpack_theta(theta).layers, z)
+
+    def joint(self, theta: Array) -> VAEJoint:
+        """p_θ(x, z) at this θ (copied, so that later training steps do not change it)."""
+        _expect_shape("theta", theta, (self.theta_size,))
+        return VAEJoint(self, np.array(theta, dtype=float))
+
+    def log_likelihood(self, theta: Array, x: Array, z: Array) -> Array:
+        """log p_θ(x_n|z_n), (N,), nats; x (N, D), z (N, L)."""
+        return self.joint(theta).log_likelihood(self._as_data(x), self.decode(theta, z))
+
+    # ----- the ELBO, estimated with reparameterised samples -----
+
+    def elbo_terms(self, theta: Array, phi: Array, x: Array, eps: Array) -> Array:
+        """[reconstruction, kl_prior], batch means, written with the primitives of `ops` for autograd.
+
+        x (B, D); eps (S, B, L) standard normal draws, S samples for each point.
+        """
+        L, flat = self.latent_dim, networks.forward(networks.layers(phi, self.encoder_sizes), x)
+        mean, log_diag, lower = flat[:, :L], flat[:, L : 2 * L], flat[:, 2 * L :]
+        if self.covariance == "diagonal":
+            lower = np.zeros((len(x), L * (L - 1) // 2))
+        decoder = networks.layers(theta[: self.decoder_size], self.decoder_sizes)
+        reconstruction = 0.0
+        for eps_s in eps:
+            out = networks.forward(decoder, ops.reparameterise(mean, log_diag, lower, eps_s))
+            if self.likelihood == "bernoulli":
+                log_likelihood = ops.bernoulli_log_likelihood(x, out)
+            else:
+                log_likelihood = ops.gaussian_log_likelihood(x, out, self.log_noise_std(theta))
+            reconstruction = reconstruction + anp.mean(log_likelihood) / len(eps)
+        return anp.array([reconstruction, anp.mean(ops.gaussian_kl(mean, log_diag, lower))])
+
+    def elbo_and_grad_autograd(
+        self, theta: Array, phi: Array, x: Array, eps: Array, want_theta: bool = True, want_phi: bool = True
+    ) -> tuple[Terms, Array | None, Array | None]:
+        """The same as `elbo_and_grad`, by autograd through `elbo_terms`: the second engine, and its check."""
+
+        def both(theta: Array, phi: Array) -> Array:
+            return self.elbo_terms(theta, phi, x, _samples_first(eps))
+
+        argnums = [k for k, wanted in enumerate((want_theta, want_phi)) if wanted]
+        if not argnums:
+            return Terms(*both(theta, phi).tolist()), None, None
+        vjp, terms = make_vjp(both, argnum=argnums)(theta, phi)
+        grads = dict(zip(argnums, vjp(np.array([1.0, -1.0]))))  # d(reconstruction − kl_prior)
+        return Terms(*terms.tolist()), grads.get(0), grads.get(1)
+
+    def elbo_and_grad(self, theta: Array, phi: Array, x: Array, eps: Array) -> tuple[Terms, Array, Array]:
+        """The batch mean of the ELBO's terms and its gradient with respect to θ and φ, hand-built.
+
+        x (B, D); eps (B, L), or (S, B, L) for S samples a point. The gradients have the shapes of θ and φ.
+        """
+        x, eps = self._as_data(x), _samples_first(np.asarray(eps, dtype=float))
+        _expect_shape("eps", eps, (len(eps), len(x), self.latent_dim))
+        _expect_shape("theta", theta, (self.theta_size,))
+        _expect_shape("phi", phi, (self.phi_size,))
+        reconstruction, kl_prior, g_theta, g_phi = FusedGradient(self, len(x), len(eps))(theta, phi, x, eps)
+        return Terms(float(reconstruction.mean()), float(kl_prior.mean())), g_theta, g_phi
+
+    def _as_data(self, x: Array) -> Array:
+        x = np.asarray(x, dtype=float)
+        if x.ndim != 2 or x.shape[1] != self.data_dim:
+            raise ValueError(f"x: expected shape (N, {self.data_dim}), got {x.shape}")
+        return x
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "likelihood": ("gaussian", "bernoulli"),
+    "covariance": ("diagonal", "full"),
+    "noise": ("shared", "per-dimension"),
+}
+
+
+def _samples_first(eps: Array) -> Array:
+    return eps[None] if eps.ndim == 2 else eps
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return bool(isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least)
+
+
+def _expect(ok: bool, name: str, expected: str, got: Any) -> None:
+    if not ok:
+        raise ValueError(f"{name}: expected {expected}, got {got!r}")
+
+
+def _expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if np.shape(array) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {np.shape(array)}")

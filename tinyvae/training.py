@@ -1,0 +1,303 @@
+"""One small class that trains a VAE step by step and reports every term, exactly, at every step.
+
+A step is one optimiser step on one minibatch for each group that is on, with both gradients taken at the
+same (θ, φ). Looking never changes the run: minibatches and noise of the k-th update are functions of the
+seed and k alone, and evaluating the terms draws nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from .decomposition import Attribution, MeanTerms, attribute, decompose
+from .fused import FusedGradient
+from .model import VAE, Array
+from .optimizers import OPTIMIZERS, State
+from .target import Target, as_data, check_tolerance
+
+EVALUATION_POINTS = {1: 256, 2: 64}  # at most this many data points are evaluated, by default
+INIT, ORDER, NOISE, EVALUATION = range(4)  # the independent random streams of a run
+NOISE_BLOCK = 2**14  # normal draws made at a time
+
+
+class Diverged(ArithmeticError):
+    """A step met a number that is not finite. The parameters are those before that step."""
+
+    def __init__(self, step: int, what: str, hint: str):
+        self.step, self.what, self.hint = step, what, hint
+        super().__init__(f"step {step}: {what} is not finite; {hint}")
+
+
+@dataclass(frozen=True)
+class Update:
+    """Which groups a step moves, and how often: phi_steps updates of φ, then theta_steps of θ.
+
+    With one each (the default) both gradients are taken at the same (θ, φ) on the same minibatch.
+    """
+
+    theta: bool = True
+    phi: bool = True
+    theta_steps: int = 1
+    phi_steps: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("theta_steps", "phi_steps"):
+            steps = getattr(self, name)
+            if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= 10:
+                raise ValueError(f"{name}: expected a whole number from 0 to 10, got {steps!r}")
+
+    @property
+    def moves(self) -> list[tuple[bool, bool]]:
+        """The updates of one step in order, each as (θ moves, φ moves)."""
+        k_theta, k_phi = self.theta_steps * bool(self.theta), self.phi_steps * bool(self.phi)
+        if k_theta == k_phi == 1:
+            return [(True, True)]
+        return [(False, True)] * k_phi + [(True, False)] * k_theta
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did. `terms` and what is derived from them are None where nothing was evaluated."""
+
+    step: int  # counted from 1: the state after this many steps
+    update: Update
+    terms: MeanTerms | None  # after the step, over the evaluation set
+    attribution: Attribution | None  # what θ and what φ changed in this step
+    target_moved: float | None  # mean KL(p_θ(z|x) ‖ p_θ'(z|x)) over this step, nats
+    grad_norm_theta: float | None  # of the (last) minibatch gradient; None for a group that did not move
+    grad_norm_phi: float | None
+    seconds: float  # the step alone, without the evaluation
+
+    def as_row(self) -> dict[str, Any]:
+        """One flat row for a table or a file; the keys are the names used everywhere."""
+        row: dict[str, Any] = {"step": self.step}
+        for name, term in vars(self.terms).items() if self.terms else ():
+            row[name] = term
+        if self.attribution:
+            for group in ("theta", "phi"):
+                changes = vars(getattr(self.attribution, group))
+                row.update({f"{name}_by_{group}": value for name, value in changes.items()})
+        row["target_moved"] = self.target_moved
+        row.update({"theta_on": self.update.theta, "phi_on": self.update.phi})
+        row.update({"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps})
+        row.update({"grad_norm_theta": self.grad_norm_theta, "grad_norm_phi": self.grad_norm_phi})
+        return {**row, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a run is at one step: restoring it and going on gives the same bits again."""
+
+    theta: Array
+    phi: Array
+    theta_state: State
+    phi_state: State
+    step_count: int
+    draw_count: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The terms at one (θ, φ), with the Target and the q they came from."""
+
+    theta: Array
+    phi: Array
+    target: Target
+    q: Any
+    terms: MeanTerms
+
+
+class Trainer:
+    """Trains `model` on x (N, D). Assign `.update` at any time to switch θ or φ on and off.
+
+    samples: reparameterised draws of z per data point. gradients: "fused" (written out by hand) or
+    "autograd" (through the primitives of `ops`); they agree to rounding. evaluate_every: the terms are
+    computed after every so many steps, 0 for never, on `evaluation_x`: all of x, or a fixed random choice
+    of `evaluation_points` of it if x is longer. learning_rate: one number, or (θ's, φ's).
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        x: Any,
+        *,
+        seed: int = 0,
+        batch_size: int = 64,
+        learning_rate: float | tuple[float, float] = 3e-3,
+        optimizer: Literal["adam", "sgd"] = "adam",
+        samples: int = 1,
+        gradients: Literal["fused", "autograd"] = "fused",
+        evaluate_every: int = 1,
+        evaluation_points: int | None = None,
+        tolerance: float | None = None,
+        update: Update = Update(),
+    ):
+        self.model, self.x, self.seed = model, as_data(x), _whole("seed", seed, 0)
+        if self.x.shape[1] != model.data_dim:
+            raise ValueError(f"x: expected shape (N, {model.data_dim}), got {self.x.shape}")
+        if model.likelihood == "bernoulli" and not ((self.x == 0) | (self.x == 1)).all():
+            raise ValueError("x: expected only 0 and 1 for a Bernoulli model; use likelihood='gaussian'")
+        self.batch_size = min(_whole("batch_size", batch_size, 1), len(self.x))
+        self.samples = _whole("samples", samples, 1)
+        self.evaluate_every = _whole("evaluate_every", evaluate_every, 0)
+        rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate, learning_rate)
+        self.theta_rate, self.phi_rate = (_positive("learning_rate", rate) for rate in rates)
+        self.optimizer = OPTIMIZERS[_one_of("optimizer", optimizer, tuple(OPTIMIZERS))]
+        self.gradients = _one_of("gradients", gradients, ("fused", "autograd"))
+        self.tolerance = check_tolerance(tolerance, model.latent_dim)
+        limit = evaluation_points or EVALUATION_POINTS[model.latent_dim]
+        self.evaluation_x = self.x
+        if len(self.x) > limit:
+            chosen = self._stream(EVALUATION).choice(len(self.x), limit, replace=False)
+            self.evaluation_x = self.x[np.sort(chosen)]
+        self.update = update
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to step 0 with the same initial weights; the switches and rates stay as they are."""
+        self.theta, self.phi = self.model.init(np.random.SeedSequence(self.seed, spawn_key=(INIT,)))
+        self.theta_state = self.optimizer.init(self.theta)
+        self.phi_state = self.optimizer.init(self.phi)
+        self.step_count = self.draw_count = 0
+        self._evaluation: Evaluation | None = None
+        self._fused = FusedGradient(self.model, self.batch_size, self.samples)
+        self._order: tuple[int, Any] = (-1, None)
+        self._noise: tuple[int, Any] = (-1, None)
+
+    # ----- one step -----
+
+    def step(self) -> StepRecord:
+        """Move the groups that are on; returns the record of this step, evaluated if it is its turn."""
+        evaluating = self.evaluate_every > 0 and (self.step_count + 1) % self.evaluate_every == 0
+        before = self.evaluate() if evaluating else None
+        norms: tuple[float | None, float | None] = (None, None)
+        started = perf_counter()
+        for move in self.update.moves:
+            theta_norm, phi_norm = self._move(*move)
+            norms = (norms[0] if theta_norm is None else theta_norm, norms[1] if phi_norm is None else phi_norm)
+        self.step_count += 1
+        seconds = perf_counter() - started
+        terms, attribution, moved = None, None, None
+        if before is not None:
+            terms, attribution, moved = self._compare(before)
+        return StepRecord(self.step_count, self.update, terms, attribution, moved, *norms, seconds)
+
+    def steps(self, n: int) -> Iterator[StepRecord]:
+        """The records of the next n steps, one after the other."""
+        for _ in range(n):
+            yield self.step()
+
+    def _move(self, move_theta: bool, move_phi: bool) -> tuple[float | None, float | None]:
+        x, eps = self._draw()
+        gradient = self._fused if self.gradients == "fused" else self.model.elbo_and_grad_autograd
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            *_, g_theta, g_phi = gradient(self.theta, self.phi, x, eps, move_theta, move_phi)
+            norms = [None if g is None else float(np.sqrt(g @ g)) for g in (g_theta, g_phi)]
+        for name, norm in zip(("θ", "φ"), norms):
+            if norm is not None and not np.isfinite(norm):
+                raise Diverged(self.step_count + 1, f"the gradient of the ELBO for {name}", _HINT)
+        if move_theta:
+            self.optimizer.update(self.theta, g_theta, self.theta_state, self.theta_rate)
+        if move_phi:
+            self.optimizer.update(self.phi, g_phi, self.phi_state, self.phi_rate)
+        return norms[0], norms[1]
+
+    # ----- random numbers: functions of the seed and of how many draws were made -----
+
+    def _stream(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _draw(self) -> tuple[Array, Array]:
+        """The next minibatch (B, D) and its noise (S, B, L)."""
+        k, B = self.draw_count, self.batch_size
+        self.draw_count += 1
+        per_epoch = len(self.x) // B
+        if B == len(self.x):  # the whole set, in its own order
+            x = self.x
+        else:
+            epoch, turn = divmod(k, per_epoch)
+            if self._order[0] != epoch:
+                self._order = (epoch, self._stream(ORDER, epoch).permutation(len(self.x)))
+            x = self.x[self._order[1][turn * B : (turn + 1) * B]]
+        shape = (self.samples, B, self.model.latent_dim)
+        blocks = max(1, NOISE_BLOCK // int(np.prod(shape)))
+        block, turn = divmod(k, blocks)
+        if self._noise[0] != block:
+            self._noise = (block, self._stream(NOISE, block).standard_normal((blocks, *shape)))
+        return x, self._noise[1][turn]
+
+    # ----- looking -----
+
+    def evaluate(self) -> Evaluation:
+        """The exact terms at the present (θ, φ); what did not move since the last look is used again."""
+        last = self._evaluation
+        same_theta = last is not None and np.array_equal(last.theta, self.theta)
+        same_phi = last is not None and np.array_equal(last.phi, self.phi)
+        if last is not None and same_theta and same_phi:
+            return last
+        theta, phi, x = self.theta.copy(), self.phi.copy(), self.evaluation_x
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            target = last.target if last and same_theta else Target(self.model, theta, x, self.tolerance)
+            q = last.q if last and same_phi else self.model.encode(phi, x)
+            terms = self._terms(target, q)
+        self._evaluation = Evaluation(theta, phi, target, q, terms)
+        return self._evaluation
+
+    def _terms(self, target: Target, q: Any) -> MeanTerms:
+        if not (np.isfinite(q.mean).all() and np.isfinite(q.log_diag).all()):
+            raise Diverged(self.step_count, "q", _HINT)
+        terms = decompose(self.model, None, None, self.evaluation_x, target, q=q).mean()
+        for name in ("log_px", "reconstruction", "kl_prior", "kl_posterior"):
+            if not abs(getattr(terms, name)) < 1e50:
+                raise Diverged(self.step_count, name, _HINT)
+        return terms
+
+    def _compare(self, before: Evaluation) -> tuple[MeanTerms, Attribution, float]:
+        """Terms after the step, who changed what, and how far the target moved."""
+        after = self.evaluate()
+        moved_theta, moved_phi = after.target is not before.target, after.q is not before.q
+        if moved_theta and moved_phi:
+            theta_only = self._terms(after.target, before.q)
+            phi_only = self._terms(before.target, after.q)
+        else:
+            theta_only = after.terms if moved_theta else before.terms
+            phi_only = after.terms if moved_phi else before.terms
+        moved = float(before.target.divergence_to(after.target).mean()) if moved_theta else 0.0
+        return after.terms, attribute(before.terms, theta_only, phi_only, after.terms), moved
+
+    # ----- rewinding -----
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is now, to come back to."""
+        states = self.theta_state.copy(), self.phi_state.copy()
+        return Snapshot(self.theta.copy(), self.phi.copy(), *states, self.step_count, self.draw_count)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot of this run."""
+        self.theta[:], self.phi[:] = snapshot.theta, snapshot.phi
+        self.theta_state, self.phi_state = snapshot.theta_state.copy(), snapshot.phi_state.copy()
+        self.step_count, self.draw_count = snapshot.step_count, snapshot.draw_count
+
+
+_HINT = "try a smaller learning rate, or data of unit scale"
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: expected a whole number >= {least}, got {value!r}")
+    return int(value)
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
+    return float(value)
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"{name}: expected {' or '.join(map(repr, known))}, got {value!r}")
+    return str(value)

@@ -1,0 +1,248 @@
+"""The frame around a plot: legend above, y labels on the left, x labels below, and the plot area inside.
+
+All plots share it, so that they line up: `open_frame` lays out the cells, draws the axes and returns a `Frame`
+whose `area` is a canvas clipped to the plot area; `Frame.finish` returns the `Plot`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.style import Style
+from textual.strip import Strip
+
+from .axes import LINEAR, Axis, Scale
+from .canvas import Canvas, Charset, plain
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all plots of a theme share: the characters, and the colours of what is not data.
+
+    `base` lies under every cell. Textual does not put a widget's colours under the strips of its `render_line`,
+    so give `widget.rich_style` here; with "" the terminal's own colours show.
+    """
+
+    charset: Charset = "braille"
+    colors: bool = True
+    text: str = ""
+    axis: str = "#808080"  # axis lines and their labels
+    faint: str = "#707070"  # hints and marks
+    base: str | Style = ""
+
+    def canvas(self, width: int, height: int) -> Canvas:
+        return Canvas(width, height, self.charset, self.colors, self.base)
+
+
+PLAIN = Look()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished plot: its strips, its content as one line of text, and the way back from cells to data."""
+
+    strips: list[Strip]
+    text: str
+    left: int  # the plot area, in cells
+    top: int
+    columns: int
+    rows: int
+    x_axis: Axis
+    y_axis: Axis
+
+    def x_at(self, column: int) -> float | None:
+        """The x in the middle of a cell column of the strips, or None beside the plot area."""
+        inside = 0 <= column - self.left < self.columns
+        dots = self.x_axis.dots / max(self.columns, 1)
+        return self.x_axis.value((column - self.left + 0.5) * dots) if inside else None
+
+    def y_at(self, row: int) -> float | None:
+        """The y in the middle of a cell row, or None above or below the plot area."""
+        inside = 0 <= row - self.top < self.rows
+        dots = self.y_axis.dots / max(self.rows, 1)
+        return self.y_axis.value((row - self.top + 0.5) * dots) if inside else None
+
+    @np.errstate(all="ignore")
+    def nearest(self, xs: ArrayLike, ys: ArrayLike, column: int, row: int, within: float = 3.0) -> int | None:
+        """The index of the point (xs, ys) nearest to a cell, if one is `within` that many columns."""
+        if self.columns < 1 or self.rows < 1:
+            return None
+        across = self.x_axis.at(xs) * self.columns / self.x_axis.dots - (column - self.left + 0.5)
+        down = self.y_axis.at(ys) * self.rows / self.y_axis.dots - (row - self.top + 0.5)
+        distance = np.hypot(across, 2 * down)  # a cell is about twice as tall as wide
+        distance = np.where(np.isfinite(distance), distance, np.inf).ravel()
+        if distance.size == 0 or distance.min() > within:
+            return None
+        return int(distance.argmin())
+
+
+_LEGENDS = (
+    ("{0} {1} {2}", 3),
+    ("{0} {1} {2}", 2),
+    ("{1} {2}", 2),
+    ("{1} {2}", 1),
+    ("{0} {2}", 2),
+    ("{2}", 1),
+)
+_LEGENDS_WITH_MARKS = (("{0} {1} {2}", 3), ("{0} {1} {2}", 2), ("{0} {2}", 2), ("{0}{2}", 1), ("{0}", 1))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A canvas with axes on it and the data still to come: draw on `area` at `x(values)`, `y(values)`."""
+
+    canvas: Canvas
+    area: Canvas
+    look: Look
+    left: int
+    top: int
+    x_axis: Axis
+    y_axis: Axis
+
+    def x(self, values: ArrayLike) -> NDArray[Any]:
+        return self.x_axis.at(values)
+
+    def y(self, values: ArrayLike) -> NDArray[Any]:
+        return self.y_axis.at(values)
+
+    def legend(self, entries: Sequence[tuple[str, str, str, str]], note: str = "") -> None:
+        """The top line: (mark, name, value, style) of each series, and a note on the right if there is room.
+
+        When the line is short the marks go first, then the names; without colours the marks stay.
+        """
+        if self.top == 0:
+            return
+        width = self.canvas.width - self.left
+        layouts = _LEGENDS if self.look.colors else _LEGENDS_WITH_MARKS
+        for layout, gap in layouts:
+            fits = [(" ".join(layout.format(*entry).split()), entry[3]) for entry in entries]
+            used = sum(len(plain(text, self.look.charset)) + gap for text, _ in fits) - gap
+            if used <= width:
+                break
+        column = self.left
+        for text, style in fits:
+            self.canvas.text(column, 0, text, style)
+            column += len(plain(text, self.look.charset)) + gap
+        note = plain(note, self.look.charset)
+        if note and column + len(note) <= self.canvas.width:
+            self.canvas.text(self.canvas.width - len(note), 0, note, self.look.axis)
+
+    def finish(self, text: str) -> Plot:
+        area = self.area
+        return Plot(
+            self.canvas.strips(), text, self.left, self.top, area.width, area.height, self.x_axis, self.y_axis
+        )
+
+
+def open_frame(
+    width: int,
+    height: int,
+    look: Look,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    *,
+    x_scale: Scale = LINEAR,
+    y_scale: Scale = LINEAR,
+    x_name: str = "",
+    legend: bool = True,
+    gutter: int = 0,
+    equal: bool = False,
+) -> Frame:
+    """Lay out the cells of a plot and draw its axes.
+
+    What does not fit is left out: below 5 rows the x labels, below 9 rows the axis line, below 3 the legend,
+    below 20 columns the y labels. `gutter` is the least number of cells left of the y axis: give panels in one
+    column the same and their axes line up. `equal` widens one range until both axes have the same scale.
+    """
+    x_range, y_range = proper_range(x_range), proper_range(y_range)
+    canvas = look.canvas(width, height)
+    top = 1 if legend and height >= 3 else 0
+    bottom = 2 if height >= 9 else 1 if height >= 5 else 0
+    rows = max(height - top - bottom, 0)
+    left = 0
+    if width >= 20:
+        labels = y_scale.labels(y_scale.ticks(*y_range, _y_count(rows)))
+        left = min(max([len(label) for label in labels] + [gutter, 3]) + 1, width // 3)
+    columns = max(width - left, 0)
+    area = canvas.region(left, top, columns, rows)
+    if equal:
+        x_range, y_range = _equal(x_range, y_range, columns, rows)
+    x_axis = Axis(*x_range, max(area.dots_wide, 1), x_scale)
+    y_axis = Axis(*y_range, max(area.dots_high, 1), y_scale, flip=True)
+    frame = Frame(canvas, area, look, left, top, x_axis, y_axis)
+    if left:
+        _draw_y(frame)
+    if bottom:
+        _draw_x(frame, x_name, line=bottom == 2)
+    return frame
+
+
+def proper_range(ends: tuple[float, float]) -> tuple[float, float]:
+    """The range itself, or one an axis can be drawn for: finite, and wider than a rounding error."""
+    low, high = (float(np.clip(np.nan_to_num(end), -1e300, 1e300)) for end in ends)
+    low, high = min(low, high), max(low, high)
+    if high - low > 1e-13 * max(abs(low), abs(high)):
+        return low, high
+    air = 0.1 * abs(low) or 1.0
+    return low - air, high + air
+
+
+def _y_count(rows: int) -> int:
+    return max(rows // 4, 2)
+
+
+def _draw_y(frame: Frame) -> None:
+    axis, rows, column = frame.y_axis, frame.area.height, frame.left - 1
+    edge = frame.canvas.region(column, frame.top, 1, rows)
+    edge.points(np.full(rows, 0.5), (np.arange(rows) + 0.5) * edge.down, frame.look.axis, "│")
+    values = axis.scale.ticks(axis.low, axis.high, _y_count(rows))
+    taken = -2
+    for value, label in sorted(zip(values, axis.scale.labels(values), strict=True), reverse=True):
+        row = int(axis.at(value) // frame.area.down)
+        if not taken + 2 <= row < rows:  # a blank row between two labels
+            continue
+        taken = row
+        label = label[:column]
+        frame.canvas.text(column - len(label), frame.top + row, label + "┤", frame.look.axis)
+
+
+def _draw_x(frame: Frame, name: str, line: bool) -> None:
+    axis, canvas, style = frame.x_axis, frame.canvas, frame.look.axis
+    row = frame.top + frame.area.height
+    columns = frame.area.width
+    if line:
+        canvas.text(frame.left - 1, row, "└" + "─" * columns, style)
+    values = axis.scale.ticks(axis.low, axis.high, max(columns // 12, 2))
+    free = 0  # the first cell of the label row that is not taken
+    gaps = [(0, 0)]
+    for value, label in zip(values, axis.scale.labels(values), strict=True):
+        column = frame.left + int(axis.at(value) // frame.area.across)
+        start = min(max(column - len(label) // 2, 0), canvas.width - len(label))
+        if line and frame.left <= column < canvas.width:
+            canvas.text(column, row, "┬", style)
+        if start < free:
+            continue
+        canvas.text(start, row + line, label, style)
+        gaps.append((free, start))
+        free = start + len(label) + 1
+    gaps.append((free, canvas.width + 1))
+    # The axis name goes where it disturbs least: the last gap between labels that has room for it.
+    name = plain(name, canvas.charset)
+    roomy = [(a, b) for a, b in gaps if b - a >= len(name) + 3]
+    if name and roomy:
+        a, b = roomy[-1]
+        canvas.text((a + b - len(name)) // 2, row + line, name, style)
+
+
+def _equal(
+    x_range: tuple[float, float], y_range: tuple[float, float], columns: int, rows: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Widen one range around its middle until a unit of x is as long as a unit of y (cells are 1 × 2)."""
+    wide, high = max(columns, 1), 2 * max(rows, 1)
+    unit = max((x_range[1] - x_range[0]) / wide, (y_range[1] - y_range[0]) / high)
+    xm, ym = sum(x_range) / 2, sum(y_range) / 2
+    return (xm - unit * wide / 2, xm + unit * wide / 2), (ym - unit * high / 2, ym + unit * high / 2)

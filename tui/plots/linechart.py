@@ -1,0 +1,268 @@
+"""Curves over a common x: the terms over the training steps, or densities over z.
+
+A run has more steps than the screen has columns. `decimate` keeps of each column the first, lowest, highest and
+last value (M4, Jugel et al. 2014, VLDB 7(10)): the picture is the one that all points would give, no spike is
+lost, and what follows costs the same for 2,000 and 100,000 points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .axes import LINEAR, Range, Scale, step_label, value_label
+from .canvas import plain
+from .frame import PLAIN, Frame, Look, Plot, open_frame, proper_range
+
+Array = NDArray[Any]
+
+# Without colours a series is told by its dashes (on, period), in ascii by its character.
+_DASHES = ((1, 1), (5, 8), (1, 3), (1, 6))
+_DASH_MARKS = "━╍┅┉"
+_GLYPHS = "*+ox"
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A curve (xs, ys); a NaN in ys breaks it, unless `connect`: then the curve goes on to the next value.
+
+    `fill` shades the area between the curve and zero in that (background) colour. The legend shows `value`, or
+    by default the latest y.
+    """
+
+    name: str
+    xs: ArrayLike
+    ys: ArrayLike
+    color: str = ""
+    fill: str = ""
+    value: str | None = None
+    connect: bool = False
+
+
+@dataclass(frozen=True)
+class Band:
+    """Shade the area between two series, given by name, in a (background) colour."""
+
+    upper: str
+    lower: str
+    color: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A labelled vertical line at x: a switch was toggled here, or the truth lies here."""
+
+    x: float
+    label: str = ""
+    style: str | None = None  # None: the look's faint
+
+
+def line_chart(
+    width: int,
+    height: int,
+    series: Sequence[Series],
+    *,
+    look: Look = PLAIN,
+    x: Range | None = None,
+    y: Range | None = None,
+    y_scale: Scale = LINEAR,
+    window: tuple[float, float] | None = None,
+    tail: float | None = None,
+    band: Band | None = None,
+    marks: Sequence[Mark] = (),
+    crosshair: float | None = None,
+    hint: str = "no data yet",
+    x_name: str = "step",
+    note: str = "",
+    gutter: int = 0,
+) -> Plot:
+    """Draw the series on `width` × `height` cells; see `Plot` for what comes back.
+
+    The x axis shows `window`, or the last `tail` of x, or all data; `x` and `y` are the axes' `Range`s, kept by
+    the caller from frame to frame (`y` brings its own scale, `y_scale` counts without it). `crosshair` draws a
+    line at that x, and the legend shows the values there in place of the latest.
+    """
+    curves = [_ordered(one) for one in series]
+    y = y or Range(y_scale)
+    x_ends = _x_range(curves, x, window, tail)
+    if x_ends is None:
+        return _empty(width, height, series, look, hint, note)
+
+    # The gutter depends on y, y on what is visible, and that on x alone: count the columns generously for a start.
+    edges = np.linspace(*x_ends, max(width, 1) * look.canvas(0, 0).across + 1)
+    visible = [decimate(xs, ys, edges) for xs, ys in curves]
+    shown = [ys[(xs >= x_ends[0]) & (xs <= x_ends[1])] for xs, ys in visible]
+    shown += [np.zeros(1) for one in series if one.fill and y.scale.kind != "log"]
+    y_all = np.concatenate([np.zeros(0), *shown])
+    y_all = y_all[np.isfinite(y.scale.forward(y_all))]
+    if y_all.size == 0 or not any(np.isfinite(ys).any() for _, ys in visible):
+        return _empty(width, height, series, look, hint, note)
+    y_ends = y.fit(float(y_all.min()), float(y_all.max()))
+
+    at = crosshair if crosshair is not None and np.isfinite(crosshair) else None
+    values = [_value_at(xs, ys, at) for xs, ys in curves]
+    labels = [value_label(v) if one.value is None else one.value for one, v in zip(series, values, strict=True)]
+    latest = max((float(xs[-1]) for xs, _ in curves if xs.size), default=np.nan)
+    where = f"{x_name} {step_label(latest if at is None else at)}".strip()
+
+    frame = open_frame(width, height, look, x_ends, y_ends, y_scale=y.scale, x_name=x_name, gutter=gutter)
+    frame.legend(_entries(series, labels, look), note if at is None else where)
+    for mark in marks:
+        _vertical(frame, mark.x, look.faint if mark.style is None else mark.style)
+    if at is not None:
+        _vertical(frame, at, look.text)
+    drawn = {}
+    for index, (one, (xs, ys)) in enumerate(zip(series, visible, strict=True)):
+        drawn[one.name] = px, py = frame.x(xs), frame.y(ys)
+        dash = (1, 1) if look.colors or look.charset == "ascii" else _DASHES[index % len(_DASHES)]
+        frame.area.line(px, py, one.color, dash=dash, glyph=_GLYPHS[index % len(_GLYPHS)])
+    zero = np.full(frame.area.dots_wide, float(frame.y(0.0)))
+    for one in series:
+        if one.fill:
+            frame.area.fill_between(_by_column(frame, *drawn[one.name]), zero, one.fill)
+    if band is not None and band.upper in drawn and band.lower in drawn:
+        upper, lower = (_by_column(frame, *drawn[name]) for name in (band.upper, band.lower))
+        frame.area.fill_between(upper, lower, band.color)
+    _mark_labels(frame, marks)
+    if at is not None:
+        for one, value in zip(series, values, strict=True):
+            frame.area.points(frame.x(at), frame.y(value), one.color, "●")
+    text = ", ".join(f"{one.name} {label}".strip() for one, label in zip(series, labels, strict=True))
+    return frame.finish(f"{where}: {text}")
+
+
+def decimate(xs: ArrayLike, ys: ArrayLike, edges: ArrayLike) -> tuple[Array, Array]:
+    """At most four points for each column [edges[k], edges[k+1]): its first, lowest, highest and last value.
+
+    `xs` must not decrease. One point before and one after the edges stay, so that the line leaves the plot
+    where it should; columns with missing (NaN) values between them stay unconnected.
+    """
+    x, y, bounds = np.asarray(xs, float), np.asarray(ys, float), np.asarray(edges, float)
+    near = slice(
+        max(int(np.searchsorted(x, bounds[0])) - 1, 0), int(np.searchsorted(x, bounds[-1], "right")) + 1
+    )
+    x, y = x[near], y[near]
+    if x.size <= 4 * (bounds.size - 1):
+        return x, y
+    finite = np.isfinite(y)
+    missing = np.zeros(y.size, np.intp) if finite.all() else np.cumsum(~finite)
+    if missing[-1]:
+        x, y, missing = x[finite], y[finite], missing[finite]
+    starts = np.searchsorted(x, bounds)
+    column = np.flatnonzero(np.diff(starts))
+    if column.size == 0:
+        return x, y
+    first, last = starts[:-1][column], starts[1:][column] - 1
+    inner = y[: last[-1] + 1]
+    four = [y[first], np.minimum.reduceat(inner, first), np.maximum.reduceat(inner, first), y[last]]
+    centre = (bounds[:-1] + bounds[1:])[column] / 2
+    dx, dy = np.repeat(centre, 4), np.stack(four, 1).ravel()
+    broken = np.flatnonzero((np.diff(column) > 1) & (missing[first[1:]] > missing[last[:-1]])) * 4 + 4
+    if broken.size:
+        dx, dy = np.insert(dx, broken, dx[broken]), np.insert(dy, broken, np.nan)
+    before, after = slice(0, first[0]), slice(last[-1] + 1, None)
+    return np.concatenate([x[before], dx, x[after]]), np.concatenate([y[before], dy, y[after]])
+
+
+def _ordered(series: Series) -> tuple[Array, Array]:
+    """The points of a series by ascending x, without those that have no x (or, if connected, no y)."""
+    x, y = np.asarray(series.xs, float).ravel(), np.asarray(series.ys, float).ravel()
+    length = min(x.size, y.size)
+    x, y = x[:length], y[:length]
+    keep = np.isfinite(x) & np.isfinite(y) if series.connect else np.isfinite(x)
+    if not keep.all():
+        x, y = x[keep], y[keep]
+    if (x[1:] < x[:-1]).any():
+        order = np.argsort(x, kind="stable")
+        x, y = x[order], y[order]
+    return x, y
+
+
+def _x_range(
+    curves: Sequence[tuple[Array, Array]],
+    x: Range | None,
+    window: tuple[float, float] | None,
+    tail: float | None,
+) -> tuple[float, float] | None:
+    """What the x axis shows; None where there is no data."""
+    ends = [(float(xs[0]), float(xs[-1])) for xs, _ in curves if xs.size]
+    if not ends:
+        return None
+    low, high = min(a for a, _ in ends), max(b for _, b in ends)
+    if window is not None:
+        return proper_range(window)
+    if tail is not None:
+        return proper_range((max(low, high - tail), high))
+    return proper_range(x.fit(low, high) if x is not None else (low, high))
+
+
+@np.errstate(all="ignore")
+def _value_at(xs: Array, ys: Array, at: float | None) -> float:
+    """The y of the point nearest to `at`; without `at` the last finite y."""
+    if at is not None:
+        return float(ys[np.abs(xs - at).argmin()]) if xs.size else float("nan")
+    recent = ys[-1:] if np.isfinite(ys[-1:]).all() else ys[np.isfinite(ys)]
+    return float(recent[-1]) if recent.size else float("nan")
+
+
+@np.errstate(all="ignore")
+def _by_column(frame: Frame, px: Array, py: Array) -> Array:
+    """The curve's mean y in each dot column, NaN where it is not drawn."""
+    columns = np.arange(frame.area.dots_wide)
+    if px.size == 0:
+        return np.full(columns.size, np.nan)
+    column = np.floor(px)
+    start = np.flatnonzero(np.diff(column, prepend=-np.inf))
+    mean = np.add.reduceat(py, start) / np.diff(start, append=px.size)
+    return np.interp(columns, column[start], mean, left=np.nan, right=np.nan)
+
+
+def _entries(series: Sequence[Series], labels: Sequence[str], look: Look) -> list[tuple[str, str, str, str]]:
+    """The legend: mark, name, value, style."""
+    if look.charset == "ascii":
+        marks = _GLYPHS
+    else:
+        marks = _DASH_MARKS[0] if look.colors else _DASH_MARKS
+    return [
+        (marks[i % len(marks)], one.name, label, one.color)
+        for i, (one, label) in enumerate(zip(series, labels, strict=True))
+    ]
+
+
+def _vertical(frame: Frame, x: float, style: str) -> None:
+    """A dotted vertical line."""
+    rows = np.arange(0, frame.area.dots_high, 2 if frame.area.down > 1 else 1) + 0.5
+    frame.area.points(np.full(rows.size, float(frame.x(x))), rows, style, glyph=":")
+
+
+def _mark_labels(frame: Frame, marks: Sequence[Mark]) -> None:
+    """Each mark's label beside its line, on the top row, or on the bottom row where the top one hides data."""
+    area, taken = frame.area, 0
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        place, length = float(frame.x(mark.x)) / area.across, len(plain(mark.label, area.charset))
+        if not length or not 0 <= place < area.width:
+            continue
+        column = int(place) + 1 if int(place) + 1 + length <= area.width else int(place) - length
+        if column < taken:
+            continue
+        taken = column + length + 1
+        free = [row for row in (0, area.height - 1) if area.is_blank(column, row, length)]
+        area.text(
+            column, free[0] if free else 0, mark.label, frame.look.faint if mark.style is None else mark.style
+        )
+
+
+def _empty(width: int, height: int, series: Sequence[Series], look: Look, hint: str, note: str) -> Plot:
+    """A chart without data: the legend's names and the hint in the middle, no axes to mislead."""
+    canvas = look.canvas(width, height)
+    top = 1 if height >= 3 else 0
+    area = canvas.region(0, top, width, height - top)
+    unit = open_frame(0, 0, look, (0.0, 1.0), (0.0, 1.0))
+    frame = Frame(canvas, area, look, 0, top, unit.x_axis, unit.y_axis)
+    frame.legend(_entries(series, [""] * len(series), look), note)
+    area.text(max((width - len(hint)) // 2, 0), area.height // 2, hint, look.faint)
+    return frame.finish(hint)
