@@ -52,7 +52,7 @@ class Generator:
     noise_std: Array | None
     support: tuple[float, float] = (-math.inf, math.inf)  # of each latent coordinate
 
-    def joint(self, theta: Any = None) -> "Generator":
+    def joint(self, theta: Any = None) -> Generator:
         """Itself: there is no θ to set, so that Target(truth, None, x) is the true posterior."""
         return self
 

@@ -192,7 +192,7 @@ class Trainer:
 
     def _move(self, move_theta: bool, move_phi: bool) -> tuple[float | None, float | None]:
         x, eps = self._draw()
-        gradient = self._fused if self.gradients == "fused" else self.model.elbo_and_grad_autograd
+        gradient: Any = self._fused if self.gradients == "fused" else self.model.elbo_and_grad_autograd
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             *_, g_theta, g_phi = gradient(self.theta, self.phi, x, eps, move_theta, move_phi)
             norms = [None if g is None else float(np.sqrt(g @ g)) for g in (g_theta, g_phi)]
@@ -215,7 +215,7 @@ class Trainer:
         k, B = self.draw_count, self.batch_size
         self.draw_count += 1
         per_epoch = len(self.x) // B
-        if B == len(self.x):  # the whole set, in its own order
+        if len(self.x) == B:  # the whole set, in its own order
             x = self.x
         else:
             epoch, turn = divmod(k, per_epoch)

@@ -343,6 +343,11 @@ def test_the_area_under_a_density_is_filled_down_to_zero():
     assert inside == sorted(inside) and inside[-1] > inside[0]
 
 
+def test_the_axis_of_a_filled_curve_reaches_zero():
+    lowest = [line_chart(60, 16, [Series("q", [0, 1], [5, 6], fill=fill)]) for fill in ("", "#203040")]
+    assert [plot.y_at(plot.top + plot.rows - 1) > 1 for plot in lowest] == [True, False]
+
+
 def test_an_empty_chart_shows_the_callers_hint():
     for series in ([], [Series("elbo", [], [])], [Series("elbo", [1, 2], [np.nan, np.nan])]):
         plot = line_chart(40, 8, series, hint="press space to start")

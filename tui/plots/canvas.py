@@ -156,7 +156,8 @@ class Canvas:
         """
         x, y = _coordinates(xs, ys)
         lone = np.isnan(np.diff(x, prepend=np.nan)) & np.isnan(np.diff(x, append=np.nan))
-        self._dots(x[lone], y[lone], style, glyph)  # a point between two gaps has no segment, but it shows
+        if lone.any():  # a point between two gaps has no segment, but it shows
+            self._dots(x[lone], y[lone], style, glyph)
         x0, y0, x1, y1 = _clip(x[:-1], y[:-1], x[1:], y[1:], self.dots_wide, self.dots_high)
         # One sample per dot along the longer side of each segment, all segments in one array.
         samples = np.maximum(np.abs(x1 - x0), np.abs(y1 - y0)).astype(np.intp) + 2
@@ -339,13 +340,13 @@ def _clip(x0: Array, y0: Array, x1: Array, y1: Array, width: float, height: floa
     """The parts of the segments inside [0, width] × [0, height] (Liang–Barsky, all segments at once)."""
     dx, dy = x1 - x0, y1 - y0
     enter, leave = np.zeros(x0.shape), np.ones(x0.shape)
-    visible = np.isfinite(dx) & np.isfinite(dy)
+    visible = np.ones(x0.shape, bool)
     for start, delta, size in ((x0, dx, width), (y0, dy, height)):
         one, other = -start / delta, (size - start) / delta
         moves = delta != 0  # along an axis that it does not move on, a segment is inside or outside as a whole
         enter = np.where(moves, np.maximum(enter, np.minimum(one, other)), enter)
         leave = np.where(moves, np.minimum(leave, np.maximum(one, other)), leave)
         visible &= moves | ((start >= 0) & (start <= size))
-    keep = visible & (enter <= leave)
+    keep = visible & (enter <= leave)  # never true for NaN
     x0, y0, dx, dy, enter, leave = (v[keep] for v in (x0, y0, dx, dy, enter, leave))
     return x0 + enter * dx, y0 + enter * dy, x0 + leave * dx, y0 + leave * dy
