@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .decomposition import Attribution, MeanTerms, attribute, decompose
+from .decomposition import TERMS, Attribution, MeanTerms, attribute, decompose
 from .fused import FusedGradient
 from .model import VAE, Array
 from .optimizers import OPTIMIZERS, State
@@ -72,19 +72,17 @@ class StepRecord:
     seconds: float  # the step alone, without the evaluation
 
     def as_row(self) -> dict[str, Any]:
-        """One flat row for a table or a file; the keys are the names used everywhere."""
+        """One flat row for a table or a file, always with the same keys; None where nothing was evaluated."""
         row: dict[str, Any] = {"step": self.step}
-        for name, term in vars(self.terms).items() if self.terms else ():
-            row[name] = term
-        if self.attribution:
-            for group in ("theta", "phi"):
-                changes = vars(getattr(self.attribution, group))
-                row.update({f"{name}_by_{group}": value for name, value in changes.items()})
-        row["target_moved"] = self.target_moved
-        row.update({"theta_on": self.update.theta, "phi_on": self.update.phi})
-        row.update({"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps})
-        row.update({"grad_norm_theta": self.grad_norm_theta, "grad_norm_phi": self.grad_norm_phi})
-        return {**row, "seconds": self.seconds}
+        row |= {name: getattr(self.terms, name, None) for name in MeanTerms.__annotations__}
+        for group in ("theta", "phi"):
+            changes = getattr(self.attribution, group, None)
+            row |= {f"{term}_by_{group}": getattr(changes, term, None) for term in TERMS}
+        row |= {"target_moved": self.target_moved}
+        row |= {"theta_on": self.update.theta, "phi_on": self.update.phi}
+        row |= {"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps}
+        row |= {"grad_norm_theta": self.grad_norm_theta, "grad_norm_phi": self.grad_norm_phi}
+        return row | {"seconds": self.seconds}
 
 
 @dataclass(frozen=True)

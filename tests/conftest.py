@@ -1,0 +1,6 @@
+"""Set up before any test: one thread for linear algebra, so that timings and bits do not depend on the machine."""
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(_name, "1")

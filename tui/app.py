@@ -1,0 +1,315 @@
+"""The app: one run on screen, with its switches. It asks the session for everything it shows."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from rich.text import Text
+from textual import events, work
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding
+from textual.containers import Container
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from tinyvae import DATASETS
+from tinyvae.runs import Config
+
+from .palette import colors
+from .screens.choose import Choose
+from .screens.code import Code
+from .screens.help import Help
+from .session import Session
+from .widgets.charts import BoundChart, ChasePlane, PartsChart
+from .widgets.identity import Identity
+from .widgets.panel import Panel
+from .widgets.spaces import DataPanel, LatentPanel
+
+SLICE = 0.008  # seconds of training between two looks at the keyboard
+SLOW_STEP = 0.015  # a step that takes longer is waited for in a thread, one at a time
+SMALLEST = (60, 18)
+
+
+class TooSmall(Static):
+    """Stands in for everything on a terminal on which nothing could be read."""
+
+
+class TinyVAE(App[None]):
+    """Watch every term of log p(x) while a VAE trains."""
+
+    TITLE = "tinyvae"
+    CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-full")]
+    BINDINGS = [
+        Binding("space", "run", "Run", tooltip="Start or pause training"),
+        Binding("s", "step", "Step", tooltip="Pause and take one step"),
+        Binding("t", "switch('theta')", "θ", tooltip="Freeze or free the decoder's parameters θ"),
+        Binding("p", "switch('phi')", "φ", tooltip="Freeze or free the encoder's parameters φ"),
+        Binding("plus,equals_sign", "speed(1)", "Speed", key_display="+/-", tooltip="Train faster or slower"),
+        Binding("minus", "speed(-1)", "Slower", show=False),
+        Binding("left", "scrub(-1)", "Look back", key_display="←/→", tooltip="Look back through the history"),
+        Binding("right", "scrub(1)", "Scrub forward", show=False),
+        Binding("shift+left", "scrub(-50)", "Scrub back 50", show=False),
+        Binding("shift+right", "scrub(50)", "Scrub forward 50", show=False),
+        Binding("home", "scrub(-1000000000)", "First step", show=False),
+        Binding("end", "scrub(1000000000)", "Latest step", show=False),
+        Binding("question_mark", "help", "Help", key_display="?", tooltip="What is on the screen"),
+        Binding("q", "quit", "Quit", tooltip="Close; the last terms are printed"),
+        Binding(
+            "b", "branch", "Branch", tooltip="Go on from the step you look at; keep the old run to compare"
+        ),
+        Binding("n", "choose(1)", "Next x", tooltip="Look at another data point"),
+        Binding("N", "choose(-1)", "Previous x", show=False),
+        Binding("r", "reset", "Reset", tooltip="Back to step 0 with the same initial weights"),
+        Binding("d", "dataset", "Dataset", tooltip="Begin a new run on another dataset"),
+        Binding("c", "code", "Code", tooltip="The source code behind the focused panel"),
+        Binding("e", "export", "Export", tooltip="Save the records (CSV) and a picture of the screen (SVG)"),
+        *[Binding(str(k), f"tab({k})", f"Panel {k}", show=False) for k in range(1, 6)],
+    ]
+
+    def __init__(
+        self, config: Config, speed: float = 50.0, charset: str = "braille", fps: float = 15.0, run: bool = True
+    ):
+        super().__init__()
+        self.session = Session(config, speed)
+        self.charset, self.fps, self._run_at_start = charset, fps, run
+        self._busy = asyncio.Lock()  # held while a step runs in a thread, and while the run is exchanged
+        self.tab = 1
+        self._shown: Any = None
+        self._painted = (perf_counter(), 0)
+        self._step_seconds = 0.0
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="title")
+        yield Identity(id="identity")
+        with Container(id="panels"):
+            yield BoundChart(id="bound")
+            yield LatentPanel(id="latent")
+            yield ChasePlane(id="chase")
+            yield PartsChart(id="parts")
+            yield DataPanel(id="data")
+        yield TooSmall(
+            "tinyvae needs a terminal of at least 60 × 18 characters.\nMake this one larger, or press q.",
+            id="small",
+        )
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        self._lay_out()
+        self.query_one("#bound").focus()
+        self.session.run(self._run_at_start)
+        self.set_interval(1 / self.fps, self.paint)
+        self.train()
+        self.call_after_refresh(self.paint)
+
+    # ----- the engine and the screen share one thread -----
+
+    @work(exclusive=True, group="train")
+    async def train(self) -> None:
+        """Train in slices between which keys, the mouse and the painting have their turn."""
+        while True:
+            session = self.session
+            if not session.running:
+                await asyncio.sleep(0.02)
+                continue
+            began = perf_counter()
+            async with self._busy:
+                if self._step_seconds > SLOW_STEP:
+                    taken = await asyncio.to_thread(session.advance, 0.0)
+                else:
+                    taken = session.advance(SLICE)
+            if taken:
+                self._step_seconds = (perf_counter() - began) / taken
+            if session.stopped:
+                self.notify(session.stopped, title="The run has diverged", severity="error", timeout=20)
+            await asyncio.sleep(0.001)
+
+    def paint(self, force: bool = False) -> None:
+        """Show the step that is looked at, if anything has changed since the last time."""
+        if self._busy.locked() and not force:
+            return  # a step is under way in a thread: the engine is between two states
+        session = self.session
+        self._measure()
+        state = (
+            session.step, session.shown, session.chosen, session.trainer.update, session.running, session.speed,
+            self.size, self.theme, id(session.history), self.tab,
+        )  # fmt: skip
+        if state == self._shown and not force:
+            return
+        self._shown = state
+        view = session.view()
+        with self.batch_update():
+            self.query_one("#title", Static).update(self._title(view.step), layout=False)
+            self.query_one(Identity).show(view, session.lamps(), session.trainer.tolerance)
+            for panel in self.query(Panel):
+                panel.show(view, session)
+
+    def _measure(self) -> None:
+        """Steps per second, over about half a second."""
+        then, steps = self._painted
+        now = perf_counter()
+        if now - then >= 0.5:
+            self.session.rate = max(0, self.session.step - steps) / (now - then)
+            self._painted = (now, self.session.step)
+            if self.session.running:
+                self._shown = None
+
+    def _title(self, step: int) -> Text:
+        session, palette = self.session, colors(self)
+        kind = {1: "z∈R¹", 2: "z∈R²"}[session.model.latent_dim]
+        wide = self.size.width >= 100
+        left = Text.assemble(
+            (" tinyvae ", f"bold {palette['elbo']}"),
+            (f"· {session.data.name} ", palette["text"]),
+            (f"· {len(session.data.x)} points · {kind} " if wide else "", palette["faint"]),
+            (f"· step {step} ", f"bold {palette['text']}"),
+        )
+        if session.shown is not None:
+            left.append(f"of {session.step}, looking back ", style=palette["elbo"])
+        right = Text()
+        for group, sign in (("theta", "θ"), ("phi", "φ")):
+            on = getattr(session.trainer.update, group)
+            right.append(
+                f"{sign} {'● training' if on else '○ frozen'}", style=palette["good" if on else "faint"]
+            )
+            right.append("   ")
+        if session.stopped:
+            right.append("■ diverged ", style=f"bold {palette['bad']}")
+        elif session.running:
+            right.append(f"▶ {session.rate:.0f} steps/s ", style=palette["good"])
+        else:
+            right.append("‖ paused ", style=palette["elbo"])
+        limit = "flat out" if np.isinf(session.speed) else f"at most {session.speed:g}/s"
+        if wide:
+            right.append(f"({limit}) ", style=palette["faint"])
+        gap = max(1, self.size.width - left.cell_len - right.cell_len)
+        return left + Text(" " * gap) + right
+
+    # ----- what the keys do -----
+
+    def action_run(self) -> None:
+        if self.session.stopped:
+            self.notify("This run has diverged. r resets it; ← and → look back.", severity="warning")
+        self.session.run(not self.session.running)
+        self.paint()
+
+    async def action_step(self) -> None:
+        self.session.run(False)
+        async with self._busy:
+            self.session.shown = None
+            if self._step_seconds > SLOW_STEP:
+                await asyncio.to_thread(self.session.step_once)
+            else:
+                self.session.step_once()
+        self.paint()
+
+    def action_switch(self, group: str) -> None:
+        self.session.switch(group)
+        self.paint()
+
+    def action_speed(self, by: int) -> None:
+        self.session.change_speed(by)
+        self.paint()
+
+    async def action_scrub(self, by: int) -> None:
+        async with self._busy:
+            self.session.scrub(by)
+        self.paint()
+
+    async def action_branch(self) -> None:
+        async with self._busy:
+            branched = self.session.branch()
+        if branched:
+            self.notify("A new branch begins here. The old run stays in the charts, dimmed.")
+        else:
+            self.notify("Look back with ← first, then b goes on from that step.", severity="warning")
+        self.paint()
+
+    def action_choose(self, by: int) -> None:
+        self.session.choose(self.session.chosen + by)
+        self.paint()
+
+    def on_data_panel_chosen(self, message: DataPanel.Chosen) -> None:
+        self.session.choose(message.point)
+        self.paint()
+
+    async def action_reset(self) -> None:
+        async with self._busy:
+            self.session.reset()
+        self._restart_panels()
+
+    def action_help(self) -> None:
+        focused = self.focused
+        self.push_screen(Help(focused if isinstance(focused, Panel) else None))
+
+    def action_code(self) -> None:
+        self.push_screen(Code(self.focused.id if self.focused is not None else None))
+
+    def action_dataset(self) -> None:
+        self.session.run(False)
+        self.push_screen(Choose(DATASETS, self.session.data.name), self._open)
+
+    async def _open(self, name: str | None) -> None:
+        if name is None:
+            return
+        try:
+            async with self._busy:
+                self.session.open(Config(dataset=name, seed=self.session.config.seed))
+        except ValueError as problem:
+            self.notify(str(problem), severity="error")
+            return
+        self._step_seconds = SLOW_STEP + 1  # until a step has been timed, take it to be slow
+        self._restart_panels()
+        self.session.run(True)
+
+    def _restart_panels(self) -> None:
+        self._painted, self._shown = (perf_counter(), self.session.step), None
+        for panel in self.query(Panel):
+            panel.restart()
+        self.paint()
+
+    def action_export(self) -> None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        stem = f"tinyvae-{self.session.data.name}-{stamp}"
+        try:
+            records = self.session.export_records(Path(f"{stem}.csv"))
+            Path(f"{stem}.svg").write_text(self.export_screenshot(), encoding="utf-8")
+        except OSError as problem:
+            self.notify(f"Nothing was saved: {problem}", severity="error")
+            return
+        self.notify(f"Saved {records.name} and {stem}.svg in {Path.cwd()}")
+
+    def action_tab(self, number: int) -> None:
+        """On a narrow screen: which panel is shown. Everywhere: which one has the focus."""
+        self.tab = number
+        self._lay_out()
+        list(self.query(Panel))[number - 1].focus()
+        self.paint()
+
+    # ----- layout -----
+
+    def _lay_out(self) -> None:
+        for number, panel in enumerate(self.query(Panel), 1):
+            panel.set_class(number == self.tab, "-chosen")
+            keys = f"[{number}] " if self.size.width < 100 else ""
+            panel.border_title = keys + panel.TITLE
+
+    def on_resize(self, event: events.Resize) -> None:
+        small = event.size.width < SMALLEST[0] or event.size.height < SMALLEST[1]
+        self.screen.set_class(small, "-too-small")
+        self._lay_out()
+        self._shown = None
+
+    def get_system_commands(self, screen: Screen[Any]) -> Any:
+        yield from super().get_system_commands(screen)
+        for binding in self.BINDINGS:
+            if isinstance(binding, Binding) and binding.show and binding.tooltip and binding.action != "quit":
+                action = binding.action
+                yield SystemCommand(
+                    binding.description,
+                    binding.tooltip,
+                    lambda action=action: self.call_later(self.run_action, action),
+                )

@@ -1,0 +1,243 @@
+"""The command line: `tinyvae` opens the app, `tinyvae train` is the same run without a screen.
+
+Nothing heavy is imported before the arguments are known to be good.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from tinyvae.runs import Config
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices this small are slower on two cores than on one
+
+GOOD, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"tinyvae: {message} (tinyvae --help explains every option)\n")
+
+
+def whole(least: int, most: float = math.inf):  # type: ignore[no-untyped-def]  # a type for argparse
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            span = f"from {least} to {most}" if math.isfinite(most) else f">= {least}"
+            raise argparse.ArgumentTypeError(f"expected a whole number {span}, got {text!r}")
+        return value
+
+    return parse
+
+
+def latent_dim(text: str) -> int:
+    if text not in ("1", "2"):
+        raise argparse.ArgumentTypeError(f"expected 1 or 2 (the exact terms exist for those), got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
+    return value
+
+
+def speed(text: str) -> float:
+    return math.inf if text == "max" else positive(text)
+
+
+def widths(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(",")) if text not in ("", "none", "0") else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise argparse.ArgumentTypeError(
+            f"expected widths such as 32,32, or none for a linear model, got {text!r}"
+        )
+    return sizes
+
+
+EXAMPLES = """\
+examples:
+  tinyvae                                       watch a VAE learn an arc
+  tinyvae --dataset crossing --speed max        a posterior with two modes
+  tinyvae --dataset my.csv --latent-dim 2       your own data, one row a data point
+  tinyvae train --steps 2000 --out run.csv      the same without a screen
+  tinyvae train --steps 500 --freeze theta      only the encoder learns
+"""
+
+
+def run_options() -> argparse.ArgumentParser:
+    """What the app and `train` have in common."""
+    run = argparse.ArgumentParser(add_help=False)
+    data = run.add_argument_group("data")
+    data.add_argument(
+        "--dataset", default="arc", metavar="NAME|FILE",
+        help="arc, crossing, pinwheel, linear, linear-test, bars, or a .csv, .npy or .npz file (default: arc)",
+    )  # fmt: skip
+    data.add_argument(
+        "--points", type=whole(2), metavar="N", help="how many data points (default: the dataset's own)"
+    )
+    data.add_argument(
+        "--data-seed", type=whole(0), default=0, metavar="K", help="seed of the dataset (default: 0)"
+    )
+    model = run.add_argument_group("model")
+    model.add_argument(
+        "--latent-dim", type=latent_dim, metavar="1|2", help="dimensions of z (default: the dataset's)"
+    )
+    model.add_argument(
+        "--hidden", type=widths, default=(32, 32), metavar="W,W",
+        help="widths of the hidden layers, none for a linear model (default: 32,32)",
+    )  # fmt: skip
+    model.add_argument(
+        "--likelihood", choices=("gaussian", "bernoulli"), help="of x given z (default: the dataset's)"
+    )
+    model.add_argument(
+        "--covariance", choices=("diagonal", "full"), default="diagonal", help="of q (default: diagonal)"
+    )
+    model.add_argument(
+        "--noise", choices=("shared", "per-dimension"), default="shared",
+        help="one learned noise scale, or one for each data dimension (default: shared)",
+    )  # fmt: skip
+    model.add_argument(
+        "--noise-std", type=positive, metavar="S", help="fix the noise scale instead of learning it"
+    )
+    training = run.add_argument_group("training")
+    training.add_argument(
+        "--learning-rate", type=positive, default=3e-3, metavar="R", help="step size (default: 0.003)"
+    )
+    training.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="default: adam")
+    training.add_argument(
+        "--batch", type=whole(1), default=64, metavar="B", help="minibatch size (default: 64)"
+    )
+    training.add_argument(
+        "--samples", type=whole(1), default=1, metavar="S", help="draws of z per point (default: 1)"
+    )
+    training.add_argument("--seed", type=whole(0), default=0, metavar="K", help="seed of the run (default: 0)")
+    training.add_argument(
+        "--freeze",
+        choices=("theta", "phi"),
+        help="keep the decoder (theta) or the encoder (phi) as it was born",
+    )
+    return run
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(
+        prog="tinyvae", parents=[run_options()], epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Watch, exactly, what a variational autoencoder does at every training step.",
+    )  # fmt: skip
+    screen = top.add_argument_group("screen")
+    screen.add_argument(
+        "--speed", type=speed, default=50.0, metavar="R", help="steps per second, or max (default: 50)"
+    )
+    screen.add_argument("--paused", action="store_true", help="wait for the space key before training")
+    screen.add_argument(
+        "--fps", type=whole(1, 60), default=15, metavar="F", help="frames per second (default: 15)"
+    )
+    screen.add_argument(
+        "--charset",
+        choices=("braille", "block", "ascii"),
+        help="what plots are drawn with (default: what fits)",
+    )
+    top.add_argument("--version", action="store_true", help="print the version")
+
+    commands = top.add_subparsers(dest="command", metavar="{train}", parser_class=Parser)
+    shared = run_options()
+    for action in shared._actions:  # an option given before `train` must not be reset by one that was not
+        action.default = argparse.SUPPRESS
+    train = commands.add_parser(
+        "train", parents=[shared], help="the same run without a screen", description="Train without a screen.",
+    )  # fmt: skip
+    train.add_argument(
+        "--steps", type=whole(1), default=1000, metavar="N", help="how many steps (default: 1000)"
+    )
+    train.add_argument("--out", metavar="FILE", help="write one record a step to this .jsonl or .csv file")
+    train.add_argument(
+        "--every",
+        type=whole(1),
+        default=1,
+        metavar="K",
+        help="compute the terms after every K steps (default: 1)",
+    )
+    return top
+
+
+def config_from(args: argparse.Namespace) -> "Config":
+    from tinyvae import Update
+    from tinyvae.runs import Config
+
+    return Config(
+        dataset=args.dataset, n=args.points, data_seed=args.data_seed, latent_dim=args.latent_dim,
+        hidden=args.hidden, likelihood=args.likelihood, covariance=args.covariance, noise=args.noise,
+        noise_std=args.noise_std, learning_rate=args.learning_rate, optimizer=args.optimizer,
+        batch_size=args.batch, samples=args.samples, seed=args.seed, evaluate_every=getattr(args, "every", 1),
+        update=Update(theta=args.freeze != "theta", phi=args.freeze != "phi"),
+    )  # fmt: skip
+
+
+def complain(problem: object) -> int:
+    print(f"tinyvae: {problem}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code: 0, 2 for bad input, 3 if the run diverged, 130 for Ctrl-C."""
+    args = parser().parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"tinyvae {version('tinyvae')}")
+        return GOOD
+    try:
+        config = config_from(args)
+        if args.command == "train":
+            from .headless import train
+
+            return train(config, args.steps, args.out)
+        return open_app(config, args)
+    except (ValueError, OSError) as problem:
+        return complain(problem)
+    except KeyboardInterrupt:
+        print("tinyvae: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def open_app(config: "Config", args: argparse.Namespace) -> int:
+    """Open the app; after it closes, print the last terms."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        return complain("the app needs a terminal; here is none. Without one, run: tinyvae train --steps 1000")
+    config.open()  # complain about bad input before the screen changes
+    from .app import TinyVAE
+    from .headless import one_line
+
+    app = TinyVAE(config, args.speed, args.charset or fitting_charset(), args.fps, run=not args.paused)
+    app.run()
+    session = app.session
+    print(one_line(session.history.row(session.step), session.data.name))
+    if session.stopped:
+        return DIVERGED
+    return app.return_code or GOOD
+
+
+def fitting_charset() -> str:
+    """Braille where the terminal can be expected to show it, else plain ASCII."""
+    names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next((name for name in names if name), "")
+    plain = locale in ("C", "POSIX") or os.environ.get("TERM") in ("linux", "dumb")
+    return "ascii" if plain else "braille"

@@ -1,0 +1,91 @@
+"""The records of a run as columns: what the charts read, and what rewinding needs.
+
+One row a step in one float64 array that doubles when it is full: row k is the state after step k, row 0 the
+start. Snapshots of the parameters are kept at intervals; when there are many, every second one goes, so
+that rewinding stays exact and memory grows by little more than the columns.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyvae import StepRecord
+from tinyvae.training import Snapshot
+
+Array = NDArray[np.float64]
+MAX_SNAPSHOTS = 128
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something the user changed after a step, for a mark in the charts."""
+
+    step: int
+    label: str
+
+
+class History:
+    """Rows of numbers by step; None in a record becomes NaN."""
+
+    def __init__(self, first: StepRecord):
+        self.names = tuple(first.as_row())
+        self._place = {name: k for k, name in enumerate(self.names)}
+        self._rows: Array = np.empty((1024, len(self.names)))
+        self._length = 0
+        self.events: list[Event] = []
+        self.snapshots: list[Snapshot] = []
+        self.interval = 16
+        self.append(first)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def bytes_per_step(self) -> int:
+        return self._rows.itemsize * len(self.names)
+
+    def append(self, record: StepRecord) -> None:
+        if self._length == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+        values = record.as_row().values()
+        self._rows[self._length] = [np.nan if value is None else value for value in values]
+        self._length += 1
+
+    def column(self, name: str) -> Array:
+        """All values of one column, (steps + 1,): a view, not a copy."""
+        return self._rows[: self._length, self._place[name]]
+
+    def row(self, step: int) -> dict[str, Any]:
+        """The record after `step` steps; NaN where nothing was recorded."""
+        return dict(zip(self.names, self._rows[step].tolist()))
+
+    def truncate(self, step: int) -> None:
+        """Forget everything after `step`."""
+        self._length = step + 1
+        self.events = [event for event in self.events if event.step <= step]
+        self.snapshots = [snapshot for snapshot in self.snapshots if snapshot.step_count <= step]
+
+    def copy(self) -> "History":
+        """A branch that can grow on its own."""
+        other = object.__new__(History)
+        other.__dict__.update(self.__dict__)
+        other._rows = self._rows[: self._length].copy()
+        other.events, other.snapshots = list(self.events), list(self.snapshots)
+        return other
+
+    # ----- rewinding -----
+
+    def wants_snapshot(self, step: int) -> bool:
+        return step % self.interval == 0
+
+    def keep(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+        if len(self.snapshots) > MAX_SNAPSHOTS:
+            self.interval *= 2
+            self.snapshots = [s for s in self.snapshots if s.step_count % self.interval == 0]
+
+    def snapshot_before(self, step: int) -> Snapshot:
+        """The last snapshot at or before a step."""
+        return max((s for s in self.snapshots if s.step_count <= step), key=lambda s: s.step_count)

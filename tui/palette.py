@@ -1,0 +1,76 @@
+"""One colour per term, everywhere: number, curve and legend. Okabe & Ito's colour-blind-safe set (2008).
+
+The light set is the same hues, darkened until they read on white.
+"""
+
+from textual.widget import Widget
+
+from .plots import Look
+from .plots.canvas import Charset
+
+DARK = {
+    "log_px": "#56B4E9",
+    "elbo": "#E69F00",
+    "reconstruction": "#2FBF91",
+    "kl_prior": "#DE8DBB",
+    "kl_posterior": "#F0724A",
+    "prior": "#9A9A9A",
+    "q": "#E69F00",
+    "posterior": "#56B4E9",
+    "truth": "#F0E442",
+    "gap": "#4A2A20",
+    "good": "#2FBF91",
+    "bad": "#FF5A4F",
+    "faint": "#6F7885",
+    "axis": "#7F8896",
+    "text": "#E6E9EE",
+}
+LIGHT = {
+    "log_px": "#0072B2",
+    "elbo": "#B26A00",
+    "reconstruction": "#00795A",
+    "kl_prior": "#A8508A",
+    "kl_posterior": "#C24A00",
+    "prior": "#777777",
+    "q": "#B26A00",
+    "posterior": "#0072B2",
+    "truth": "#8A7F00",
+    "gap": "#F7DCCB",
+    "good": "#00795A",
+    "bad": "#C1121F",
+    "faint": "#7A828C",
+    "axis": "#6A727C",
+    "text": "#1B1F24",
+}
+
+NAMES = {  # how a term is written on screen
+    "log_px": "log pθ(x)",
+    "reconstruction": "E_q[log pθ(x|z)]",
+    "kl_prior": "KL(q‖p(z))",
+    "kl_posterior": "KL(q‖pθ(z|x))",
+    "elbo": "ELBO",
+}
+
+
+def colors(widget: Widget) -> dict[str, str]:
+    """The palette for the theme that is on."""
+    return DARK if widget.app.current_theme.dark else LIGHT
+
+
+def look(widget: Widget) -> Look:
+    """How plots are drawn in this widget."""
+    palette = colors(widget)
+    charset: Charset = getattr(widget.app, "charset", "braille")
+    return Look(
+        charset=charset,
+        colors=not widget.app.no_color,
+        text=palette["text"],
+        axis=palette["axis"],
+        faint=palette["faint"],
+        base=widget.rich_style,
+    )
+
+
+def background(widget: Widget) -> str:
+    """The colour under a widget, as "#rrggbb"."""
+    return str(widget.background_colors[1].rgb and widget.background_colors[1].hex6)

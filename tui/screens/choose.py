@@ -1,0 +1,44 @@
+"""Choose a dataset for a new run."""
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from tinyvae import load_dataset
+
+
+class Choose(ModalScreen[str | None]):
+    """Returns the name of a dataset, or None."""
+
+    BINDINGS = [Binding("escape,d", "dismiss(None)", "Close")]
+    DEFAULT_CSS = """
+    Choose { align: center middle; }
+    Choose Vertical { width: 90%; max-width: 96; height: auto; max-height: 90%; border: round $accent;
+                      background: $surface; }
+    Choose OptionList { height: auto; max-height: 100%; border: none; background: $surface; }
+    """
+
+    def __init__(self, names: Sequence[str], now: str):
+        super().__init__()
+        self.names, self.now = list(names), now
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = "Another dataset begins a new run"
+            box.border_subtitle = "enter opens · esc keeps this run"
+            options = [
+                Option(f"[b]{name}[/b]  {load_dataset(name).description}", id=name) for name in self.names
+            ]
+            yield OptionList(*options)
+
+    def on_mount(self) -> None:
+        if self.now in self.names:
+            self.query_one(OptionList).highlighted = self.names.index(self.now)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(event.option_id)

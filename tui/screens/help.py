@@ -1,0 +1,76 @@
+"""What is on the screen, in words."""
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Markdown
+
+from ..widgets.panel import Panel
+
+INTRO = """\
+# What you see
+
+A **variational autoencoder** learns two things at once. The *decoder*, with parameters **θ**, says how a data
+point x comes from a hidden number z. The *encoder*, with parameters **φ**, guesses z from x: its guess is the
+distribution q(z|x). The exact answer to that guess is the posterior pθ(z|x), and here it is computed exactly.
+
+The line at the top always balances:
+
+    log pθ(x)  =  E_q[log pθ(x|z)]  −  KL(q‖p(z))  +  KL(q‖pθ(z|x))
+
+- **log pθ(x)**: how probable the model finds the data. Only θ can change it.
+- **E_q[log pθ(x|z)]**, reconstruction: how well x is explained by a z that q draws.
+- **KL(q‖p(z))**: how far q is from the prior, N(0, 1). Only φ can change it. Mind the minus sign before it.
+- **KL(q‖pθ(z|x))**: how far q is from the posterior. Never negative.
+- **ELBO**: the first two together, reconstruction − KL(q‖p(z)). Training raises this.
+
+*by θ* and *by φ* split the change in the last step between the two. Values are nats per data point.
+
+# Try this
+
+1. Press **space** and watch. Press **t** to freeze θ: log p stops moving at once, to the last bit. Every nat that
+   the ELBO still gains, KL(q‖pθ(z|x)) loses: q approaches the posterior of *this* θ.
+2. Press **t** again, then **p** to freeze φ: now KL(q‖p(z)) stands still, log p rises, and the gap may open.
+3. With both on, count how often the ELBO rises while KL(q‖pθ(z|x)) rises too: φ chases a moving target.
+
+# Keys
+
+| key | what it does |
+|---|---|
+| space | run or pause |
+| s | one step |
+| t, p | freeze or free θ, φ |
+| + − | faster, slower |
+| ← → | look back, forward (shift: by 50; home, end) |
+| b | branch: go on from the step you look at, the old run stays as dim lines |
+| n N | another data point ◆ (or click one) |
+| z | in a chart: all steps, or the last 2000, 500, 100 |
+| 1–5, tab | go to a panel |
+| r d | reset, another dataset |
+| c e | source code, export |
+| ctrl+p | all commands, themes |
+| q | quit |
+"""
+
+
+class Help(ModalScreen[None]):
+    """The focused panel first, then everything."""
+
+    BINDINGS = [Binding("escape,question_mark,q,space", "dismiss", "Close")]
+    DEFAULT_CSS = """
+    Help { align: center middle; }
+    Help VerticalScroll { width: 90%; max-width: 110; height: 90%; border: round $accent; background: $surface; }
+    Help Markdown { padding: 0 2; background: $surface; }
+    """
+
+    def __init__(self, panel: Panel | None):
+        super().__init__()
+        self.panel = panel
+
+    def compose(self) -> ComposeResult:
+        first = f"# {self.panel.TITLE}\n\n{self.panel.HELP}\n\n" if self.panel and self.panel.HELP else ""
+        with VerticalScroll() as scroll:
+            scroll.border_title = "Help"
+            scroll.border_subtitle = "esc closes · ↑ ↓ scroll"
+            yield Markdown(first + INTRO)

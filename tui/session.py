@@ -1,0 +1,276 @@
+"""A run with its history, as the screen sees it: advance, switch, scrub, branch. Knows no screen.
+
+The engine and the screen share one thread: `advance` trains for a few milliseconds and returns, so that
+switches and rewinding always land between two steps. All numbers that a panel shows come from here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyvae import Diverged, StepRecord, Trainer
+from tinyvae.model import VAE
+from tinyvae.runs import Config
+from tinyvae.training import Evaluation
+
+from .history import Event, History
+
+Array = NDArray[Any]
+
+SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, np.inf)  # steps per second
+GRID = 240  # values of z at which the latent panel draws a density; 56 per side on a plane
+PLANE = 56
+
+
+@dataclass(frozen=True)
+class View:
+    """The run at one step: everything that the panels show."""
+
+    step: int
+    row: dict[str, Any]
+    previous: dict[str, Any] | None
+    evaluation: Evaluation
+    model: VAE
+    chosen: int
+
+    @property
+    def x(self) -> Array:
+        """The chosen data point, (D,)."""
+        return np.asarray(self.evaluation.target.x[self.chosen])
+
+    @cached_property
+    def latent(self) -> "Latent":
+        """Prior, q and posterior of the chosen x on a grid of z."""
+        target, q, L = self.evaluation.target, self.evaluation.q, self.model.latent_dim
+        pick = [self.chosen]
+        reach = max(
+            3.5, *(np.abs(target.posterior_mean[pick]) + 3).ravel(), *(np.abs(q.mean[pick]) + 3).ravel()
+        )
+        reach = min(float(np.ceil(2 * reach) / 2), 12.0)
+        ticks = np.linspace(-reach, reach, GRID if L == 1 else PLANE)
+        z = ticks[:, None] if L == 1 else np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+        shape = (len(ticks),) * L
+        density = target.posterior_density(z, pick)[0]
+        return Latent(
+            ticks,
+            np.exp(target.joint.log_prior(z)).reshape(shape),
+            np.exp(q[pick].log_prob(z[:, None]))[:, 0].reshape(shape),
+            density.reshape(shape),
+        )
+
+    @cached_property
+    def decoded(self) -> Array:
+        """The decoder's mean along z: a curve for z ∈ R¹ (G, D), the lines of a net for z ∈ R² (K, G, D)."""
+        ticks = np.linspace(-2.5, 2.5, 121)
+        if self.model.latent_dim == 1:
+            return self._mean_of(ticks[:, None])
+        lines = []
+        for fixed in np.linspace(-2, 2, 9):
+            still = np.full_like(ticks, fixed)
+            lines += [np.stack([ticks, still], 1), np.stack([still, ticks], 1)]
+        return np.stack([self._mean_of(line) for line in lines])
+
+    @cached_property
+    def reconstruction(self) -> Array:
+        """The decoder's mean at the mean of q of the chosen x, (D,)."""
+        return np.asarray(self._mean_of(self.evaluation.q.mean[[self.chosen]])[0])
+
+    def _mean_of(self, z: Array) -> Array:
+        out = np.asarray(self.model.decode(self.evaluation.theta, z))
+        return 1 / (1 + np.exp(-out)) if self.model.likelihood == "bernoulli" else out
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Densities over a grid of z, `ticks` along each axis: (G,) or (G, G)."""
+
+    ticks: Array
+    prior: Array
+    q: Array
+    posterior: Array
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """An invariant: what must not change while a group is frozen, and whether it held."""
+
+    says: str
+    watching: bool  # the group is frozen now
+    steps: int  # how many steps with the group frozen were watched
+    broken_at: int | None
+
+
+class Session:
+    """One run on screen. `speed` is in steps per second; `shown` is the step looked at, None for the live end."""
+
+    def __init__(self, config: Config, speed: float = 50.0, clock: Callable[[], float] = perf_counter):
+        self.clock = clock
+        self.speed, self.running = speed, False
+        self.open(config)
+
+    def open(self, config: Config) -> None:
+        """Begin another run. Raises ValueError and keeps the present run if the config is not good."""
+        opened = config.open()
+        self.config, self.data, self.model, self.trainer = config, opened.data, opened.model, opened.trainer
+        self.replayer: Trainer = config.open().trainer
+        self.replayer.evaluate_every = 0
+        self.other: History | None = None
+        self.chosen = 0
+        self._begin()
+
+    def reset(self) -> None:
+        """Back to step 0 with the same initial weights, at the same switches."""
+        self.trainer.reset()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.stopped = ""  # why the run cannot go on
+        self.shown: int | None = None
+        self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
+        evaluation = self.trainer.evaluate()
+        self.history = History(
+            StepRecord(0, self.trainer.update, evaluation.terms, None, None, None, None, 0.0)
+        )
+        self.history.keep(self.trainer.snapshot())
+        self._replayed: tuple[int, Evaluation] = (0, evaluation)
+
+    # ----- going on -----
+
+    @property
+    def step(self) -> int:
+        """The last step of the run (not the one that is shown)."""
+        return len(self.history) - 1
+
+    def step_once(self) -> bool:
+        """One step; False if the run has diverged (then `stopped` says why)."""
+        if self.stopped:
+            return False
+        try:
+            record = self.trainer.step()
+        except Diverged as problem:
+            self.stopped, self.running = str(problem), False
+            return False
+        self.history.append(record)
+        if self.history.wants_snapshot(record.step):
+            self.history.keep(self.trainer.snapshot())
+        return True
+
+    def advance(self, seconds: float) -> int:
+        """Train for about so long, at no more than `speed`; returns the number of steps taken."""
+        start, taken = self.clock(), 0
+        # An absence (a long frame, a closed lid) earns no more than a quarter of a second's worth of steps.
+        self._credit = min(self._credit + (start - self._last) * self.speed, max(1.0, self.speed / 4))
+        self._last = start
+        while self.running and self._credit >= 1 and self.step_once():
+            taken += 1
+            self._credit -= 1
+            if self.clock() - start >= seconds:
+                break
+        return taken
+
+    def run(self, on: bool) -> None:
+        """Start or pause; starting returns to the live end."""
+        self.running = on and not self.stopped
+        self._credit, self._last = 1.0, self.clock()
+        if self.running:
+            self.shown = None
+
+    def switch(self, group: str) -> None:
+        """Turn the updates of "theta" or "phi" on or off, from the next step on."""
+        on = not getattr(self.trainer.update, group)
+        self.trainer.update = replace(self.trainer.update, **{group: on})  # type: ignore[arg-type]
+        label = f"{'θ' if group == 'theta' else 'φ'} {'on' if on else 'off'}"
+        self.history.events.append(Event(self.step, label))
+
+    def change_speed(self, by: int) -> None:
+        place = int(np.argmin([abs(np.log(min(s, 1e4) / min(self.speed, 1e4))) for s in SPEEDS]))
+        self.speed = SPEEDS[min(max(place + by, 0), len(SPEEDS) - 1)]
+
+    def choose(self, point: int) -> None:
+        """Which data point the latent panel looks at."""
+        self.chosen = point % len(self.trainer.evaluation_x)
+
+    # ----- looking back -----
+
+    def scrub(self, by: int) -> None:
+        """Look at an earlier or later step of the history; past its end is the live end again."""
+        to = (self.step if self.shown is None else self.shown) + by
+        self.running = False
+        self.shown = None if to >= self.step else max(to, 0)
+
+    def view(self) -> View:
+        """The run at the step that is shown."""
+        if self.shown is None:
+            step, evaluation = self.step, self.trainer.evaluate()
+        else:
+            step, evaluation = self.shown, self._replay(self.shown)
+        previous = self.history.row(step - 1) if step > 0 else None
+        return View(step, self.history.row(step), previous, evaluation, self.model, self.chosen)
+
+    def _replay(self, step: int) -> Evaluation:
+        if self._replayed[0] != step:
+            self._replay_to(step)
+            self._replayed = (step, self.replayer.evaluate())
+        return self._replayed[1]
+
+    def _replay_to(self, step: int) -> None:
+        """Bring the replayer to a step: the same bits as the run had there, by the same switches."""
+        self.replayer.restore(self.history.snapshot_before(step))
+        while self.replayer.step_count < step:
+            row = self.history.row(self.replayer.step_count + 1)
+            self.replayer.update = replace(
+                self.trainer.update,
+                theta=bool(row["theta_on"]),
+                phi=bool(row["phi_on"]),
+                theta_steps=int(row["theta_steps"]),
+                phi_steps=int(row["phi_steps"]),
+            )
+            self.replayer.step()
+
+    def branch(self) -> bool:
+        """Go on from the step that is shown; the run so far stays as `other`, to compare with."""
+        if self.shown is None:
+            return False
+        step = self.shown
+        self._replay_to(step)
+        self.other = self.history.copy()
+        self.trainer.restore(self.replayer.snapshot())
+        self.history.truncate(step)
+        self.history.events.append(Event(step, "branch"))
+        self.shown, self.stopped = None, ""
+        self._replayed = (-1, self._replayed[1])
+        return True
+
+    # ----- what must hold -----
+
+    def lamps(self) -> tuple[Lamp, Lamp]:
+        """θ frozen ⇒ log_px constant; φ frozen ⇒ kl_prior constant: to the last bit, over the whole run."""
+        return (
+            self._lamp("θ frozen ⇒ log p constant", "theta", "log_px"),
+            self._lamp("φ frozen ⇒ KL to prior constant", "phi", "kl_prior"),
+        )
+
+    def _lamp(self, says: str, group: str, term: str) -> Lamp:
+        values, steps = self.history.column(term), self.history.column(f"{group}_steps")[1:]
+        frozen = (self.history.column(f"{group}_on")[1:] == 0) | (steps == 0)
+        broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
+        update = self.trainer.update
+        now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0
+        return Lamp(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)
+
+    # ----- keeping -----
+
+    def export_records(self, path: str | Path) -> Path:
+        """All records so far as CSV; NaN where nothing was recorded."""
+        path = Path(path)
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(",".join(self.history.names) + "\n")
+            for step in range(len(self.history)):
+                file.write(",".join(repr(value) for value in self.history.row(step).values()) + "\n")
+        return path

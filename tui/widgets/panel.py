@@ -1,0 +1,57 @@
+"""A panel that holds one plot: it asks its subclass to draw when there is something new to show."""
+
+from typing import Any
+
+from textual.geometry import Size
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ..plots import Plot
+from ..session import Session, View
+
+
+class Panel(Widget, can_focus=True):
+    """`show` gives it the view; `draw` (in the subclass) makes a Plot of it. Draws only what is visible."""
+
+    TITLE = ""
+    HELP = ""  # what a newcomer sees here, for the help of the focused panel
+    DEFAULT_CSS = """
+    Panel { border: round $foreground 25%; border-title-color: $foreground; border-title-style: bold;
+            border-subtitle-color: $foreground 60%; }
+    Panel:focus { border: round $accent; }
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.view: View | None = None
+        self.session: Session | None = None
+        self.plot: Plot | None = None
+        self.border_title = self.TITLE
+
+    def show(self, view: View, session: Session) -> None:
+        self.view, self.session = view, session
+        if self.is_on_screen:
+            self.plot = None
+            self.refresh()
+
+    def draw(self, view: View, session: Session, size: Size) -> Plot:
+        raise NotImplementedError  # each panel draws its own
+
+    def restart(self) -> None:
+        """Another run begins: forget what was kept from frame to frame."""
+
+    def render_line(self, y: int) -> Strip:
+        if self.view is None or self.session is None or self.size.width < 1:
+            return Strip.blank(self.size.width, self.rich_style)
+        if self.plot is None or len(self.plot.strips) != self.size.height:
+            self.plot = self.draw(self.view, self.session, self.size)
+        return (
+            self.plot.strips[y] if y < len(self.plot.strips) else Strip.blank(self.size.width, self.rich_style)
+        )
+
+    def on_resize(self) -> None:
+        self.plot = None
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self.plot = None
