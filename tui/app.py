@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import Binding
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widgets import Footer, Static
@@ -18,12 +18,14 @@ from textual.widgets import Footer, Static
 from tinyvae import DATASETS
 from tinyvae.runs import Config
 
+from . import keys
 from .palette import colors
 from .screens.choose import Choose
 from .screens.code import Code
 from .screens.help import Help
 from .session import Session
-from .widgets.charts import BoundChart, ChasePlane, PartsChart
+from .widgets.charts import BoundChart, PartsChart, PursuitChart, StepChart
+from .widgets.chase import ChasePlane
 from .widgets.identity import Identity
 from .widgets.panel import Panel
 from .widgets.spaces import DataPanel, LatentPanel
@@ -43,32 +45,7 @@ class TinyVAE(App[None]):
     TITLE = "tinyvae"
     CSS_PATH = "app.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-full")]
-    BINDINGS = [
-        Binding("space", "run", "Run", tooltip="Start or pause training"),
-        Binding("s", "step", "Step", tooltip="Pause and take one step"),
-        Binding("t", "switch('theta')", "θ", tooltip="Freeze or free the decoder's parameters θ"),
-        Binding("p", "switch('phi')", "φ", tooltip="Freeze or free the encoder's parameters φ"),
-        Binding("plus,equals_sign", "speed(1)", "Speed", key_display="+/-", tooltip="Train faster or slower"),
-        Binding("minus", "speed(-1)", "Slower", show=False),
-        Binding("left", "scrub(-1)", "Look back", key_display="←/→", tooltip="Look back through the history"),
-        Binding("right", "scrub(1)", "Scrub forward", show=False),
-        Binding("shift+left", "scrub(-50)", "Scrub back 50", show=False),
-        Binding("shift+right", "scrub(50)", "Scrub forward 50", show=False),
-        Binding("home", "scrub(-1000000000)", "First step", show=False),
-        Binding("end", "scrub(1000000000)", "Latest step", show=False),
-        Binding("question_mark", "help", "Help", key_display="?", tooltip="What is on the screen"),
-        Binding("q", "quit", "Quit", tooltip="Close; the last terms are printed"),
-        Binding(
-            "b", "branch", "Branch", tooltip="Go on from the step you look at; keep the old run to compare"
-        ),
-        Binding("n", "choose(1)", "Next x", tooltip="Look at another data point"),
-        Binding("N", "choose(-1)", "Previous x", show=False),
-        Binding("r", "reset", "Reset", tooltip="Back to step 0 with the same initial weights"),
-        Binding("d", "dataset", "Dataset", tooltip="Begin a new run on another dataset"),
-        Binding("c", "code", "Code", tooltip="The source code behind the focused panel"),
-        Binding("e", "export", "Export", tooltip="Save the records (CSV) and a picture of the screen (SVG)"),
-        *[Binding(str(k), f"tab({k})", f"Panel {k}", show=False) for k in range(1, 6)],
-    ]
+    BINDINGS = keys.bindings()
 
     def __init__(
         self, config: Config, speed: float = 50.0, charset: str = "braille", fps: float = 15.0, run: bool = True
@@ -91,6 +68,7 @@ class TinyVAE(App[None]):
             yield ChasePlane(id="chase")
             yield PartsChart(id="parts")
             yield DataPanel(id="data")
+            yield PursuitChart(id="pursuit")
         yield TooSmall(
             "tinyvae needs a terminal of at least 60 × 18 characters.\nMake this one larger, or press q.",
             id="small",
@@ -135,7 +113,7 @@ class TinyVAE(App[None]):
         self._measure()
         state = (
             session.step, session.shown, session.chosen, session.trainer.update, session.running, session.speed,
-            self.size, self.theme, id(session.history), self.tab,
+            self.size, self.theme, id(session.history), self.tab, session.units, session.caption,
         )  # fmt: skip
         if state == self._shown and not force:
             return
@@ -143,7 +121,7 @@ class TinyVAE(App[None]):
         view = session.view()
         with self.batch_update():
             self.query_one("#title", Static).update(self._title(view.step), layout=False)
-            self.query_one(Identity).show(view, session.lamps(), session.trainer.tolerance)
+            self.query_one(Identity).show(view, session)
             for panel in self.query(Panel):
                 panel.show(view, session)
 
@@ -196,15 +174,28 @@ class TinyVAE(App[None]):
         self.session.run(not self.session.running)
         self.paint()
 
-    async def action_step(self) -> None:
+    async def action_step(self, count: int = 1) -> None:
         self.session.run(False)
-        async with self._busy:
-            self.session.shown = None
-            if self._step_seconds > SLOW_STEP:
-                await asyncio.to_thread(self.session.step_once)
-            else:
-                self.session.step_once()
+        self.session.shown = None
+        for _ in range(count):
+            async with self._busy:
+                if self._step_seconds > SLOW_STEP:
+                    await asyncio.to_thread(self.session.step_once)
+                else:
+                    self.session.step_once()
         self.paint()
+
+    def action_units(self, what: str) -> None:
+        self.session.change_units(what)
+        self.paint()
+
+    def action_zoom(self) -> None:
+        for chart in self.query(StepChart):
+            chart.zoom()
+
+    def action_scale(self) -> None:
+        for chart in self.query(StepChart):
+            chart.change_scale()
 
     def action_switch(self, group: str) -> None:
         self.session.switch(group)
@@ -294,8 +285,8 @@ class TinyVAE(App[None]):
     def _lay_out(self) -> None:
         for number, panel in enumerate(self.query(Panel), 1):
             panel.set_class(number == self.tab, "-chosen")
-            keys = f"[{number}] " if self.size.width < 100 else ""
-            panel.border_title = keys + panel.TITLE
+            panel.border_title = f"{number} {panel.TITLE}"
+        self.screen.set_class(self.tab in (3, 6), "-third")
 
     def on_resize(self, event: events.Resize) -> None:
         small = event.size.width < SMALLEST[0] or event.size.height < SMALLEST[1]
@@ -305,11 +296,6 @@ class TinyVAE(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Any:
         yield from super().get_system_commands(screen)
-        for binding in self.BINDINGS:
-            if isinstance(binding, Binding) and binding.show and binding.tooltip and binding.action != "quit":
-                action = binding.action
-                yield SystemCommand(
-                    binding.description,
-                    binding.tooltip,
-                    lambda action=action: self.call_later(self.run_action, action),
-                )
+        for _, action, name, what, _ in keys.TABLE:
+            if action != "quit":
+                yield SystemCommand(name, what, partial(self.run_action, action))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyvae import Diverged, StepRecord, Trainer
+from tinyvae import TERMS, Diverged, StepRecord, Trainer
 from tinyvae.model import VAE
 from tinyvae.runs import Config
 from tinyvae.training import Evaluation
@@ -23,9 +23,37 @@ from .history import Event, History
 
 Array = NDArray[Any]
 
+PHASES = (  # of one step, for slow motion
+    "draw a minibatch of {batch} data points",
+    "encode: φ turns each x into q(z|x)",
+    "sample z = mean + std·ε from q",
+    "decode: θ turns each z into p(x|z)",
+    "gradient of the ELBO, backwards through both",
+    "update φ",
+    "update θ",
+)
+RECENT = 50  # steps over which a note counts
 SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, np.inf)  # steps per second
 GRID = 240  # values of z at which the latent panel draws a density; 56 per side on a plane
 PLANE = 56
+
+
+@dataclass(frozen=True)
+class Units:
+    """How the terms are written: in nats or bits, per data point or summed over the data, ELBO or loss."""
+
+    bits: bool = False
+    total: int = 0  # how many data points to sum over; 0 is the mean
+    loss: bool = False
+
+    @property
+    def factor(self) -> float:
+        return (1 / float(np.log(2)) if self.bits else 1.0) * (self.total or 1)
+
+    @property
+    def label(self) -> str:
+        unit = "bits" if self.bits else "nats"
+        return f"{unit}, sum of {self.total} points" if self.total else f"{unit} per data point"
 
 
 @dataclass(frozen=True)
@@ -110,7 +138,7 @@ class Session:
     """One run on screen. `speed` is in steps per second; `shown` is the step looked at, None for the live end."""
 
     def __init__(self, config: Config, speed: float = 50.0, clock: Callable[[], float] = perf_counter):
-        self.clock = clock
+        self.clock, self.units = clock, Units()
         self.speed, self.running = speed, False
         self.open(config)
 
@@ -121,7 +149,7 @@ class Session:
         self.replayer: Trainer = config.open().trainer
         self.replayer.evaluate_every = 0
         self.other: History | None = None
-        self.chosen = 0
+        self.chosen, self.units = 0, replace(self.units, total=0)
         self._begin()
 
     def reset(self) -> None:
@@ -192,6 +220,12 @@ class Session:
         place = int(np.argmin([abs(np.log(min(s, 1e4) / min(self.speed, 1e4))) for s in SPEEDS]))
         self.speed = SPEEDS[min(max(place + by, 0), len(SPEEDS) - 1)]
 
+    def change_units(self, what: str) -> None:
+        """Flip "bits", "total" or "loss": only what is written changes, never what is computed."""
+        now = getattr(self.units, what)
+        other = (0 if now else len(self.trainer.evaluation_x)) if what == "total" else not now
+        self.units = replace(self.units, **{what: other})  # type: ignore[arg-type]
+
     def choose(self, point: int) -> None:
         """Which data point the latent panel looks at."""
         self.chosen = point % len(self.trainer.evaluation_x)
@@ -246,6 +280,50 @@ class Session:
         self.shown, self.stopped = None, ""
         self._replayed = (-1, self._replayed[1])
         return True
+
+    # ----- words -----
+
+    @property
+    def caption(self) -> str:
+        """In slow motion: the part of the coming step that is being done."""
+        if not self.running or self.speed > 2:
+            return ""
+        done = min(self._credit + (self.clock() - self._last) * self.speed, 0.999)
+        frozen = [
+            p
+            for p, on in (("update φ", self.trainer.update.phi), ("update θ", self.trainer.update.theta))
+            if not on
+        ]
+        phases = [phase for phase in PHASES if phase not in frozen]
+        place = int(max(done, 0.0) * len(phases))
+        return f"{place + 1}/{len(phases)} " + phases[place].format(batch=self.trainer.batch_size)
+
+    def note(self, step: int) -> str:
+        """A sentence on what is confusing and right in the steps before this one, or ""."""
+        if self.other is not None and step < len(self.other):
+            mine, old = self.history.row(step), self.other.row(step)
+            pairs = (("log p", "log_px"), ("ELBO", "elbo"), ("KL to posterior", "kl_posterior"))
+            changes = ", ".join(f"{name} {mine[t] - old[t]:+.4f}" for name, t in pairs).replace("-", "−")
+            return f"This branch minus the old run at this step: {changes}."
+        steps = min(RECENT, step)
+        if steps == 0:
+            return "Nothing has been learned yet: q and the decoder are random."
+        change = {t: np.diff(self.history.column(t)[step - steps : step + 1]) for t in TERMS}
+        both = int(((change["elbo"] > 0) & (change["kl_posterior"] > 0)).sum())
+        if self.history.row(step)["theta_on"] and both >= max(1, steps // 10):
+            return (
+                f"In {both} of the last {steps} steps the ELBO rose and KL to the posterior rose too: "
+                "θ moved the target away faster than φ followed."
+            )
+        if self.history.row(step)["elbo"] > 0:
+            return "The ELBO is above 0: x is continuous, a density can exceed 1 and so its log can exceed 0."
+        if change["kl_prior"].sum() > 0.01:
+            return "KL to the prior rises: q spends nats on telling data points apart. That is learning, not a bug."
+        if not self.history.row(step)["theta_on"] and change["kl_posterior"].sum() < 0:
+            return "θ is frozen, log p stands still: each nat the ELBO gains, KL to the posterior loses."
+        if not self.history.row(step)["phi_on"] and change["kl_posterior"].sum() > 0:
+            return "φ is frozen: q stays where it is while θ moves the posterior away from it."
+        return ""
 
     # ----- what must hold -----
 

@@ -6,6 +6,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Markdown
 
+from ..keys import markdown
 from ..widgets.panel import Panel
 
 INTRO = """\
@@ -36,21 +37,6 @@ The line at the top always balances:
 
 # Keys
 
-| key | what it does |
-|---|---|
-| space | run or pause |
-| s | one step |
-| t, p | freeze or free θ, φ |
-| + − | faster, slower |
-| ← → | look back, forward (shift: by 50; home, end) |
-| b | branch: go on from the step you look at, the old run stays as dim lines |
-| n N | another data point ◆ (or click one) |
-| z | in a chart: all steps, or the last 2000, 500, 100 |
-| 1–5, tab | go to a panel |
-| r d | reset, another dataset |
-| c e | source code, export |
-| ctrl+p | all commands, themes |
-| q | quit |
 """
 
 
@@ -73,4 +59,4 @@ class Help(ModalScreen[None]):
         with VerticalScroll() as scroll:
             scroll.border_title = "Help"
             scroll.border_subtitle = "esc closes · ↑ ↓ scroll"
-            yield Markdown(first + INTRO)
+            yield Markdown(first + INTRO + markdown())

@@ -7,7 +7,7 @@ from rich.text import Text
 from textual.widget import Widget
 
 from ..palette import NAMES, colors
-from ..session import Lamp, View
+from ..session import Lamp, Session, Units, View
 
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior")
 SIGNS = {"log_px": "=", "reconstruction": "−", "kl_prior": "+", "kl_posterior": "│"}  # after the term
@@ -33,6 +33,16 @@ def signed(value: Any) -> str:
     return text.replace("-", "−")
 
 
+def bar(value: float, largest: float, width: int = 4) -> str:
+    """A small bar to the right for a rise, to the left for a fall, on the scale of the largest change."""
+    part = abs(value) / largest if largest > 0 and math.isfinite(value) else 0.0
+    eighths = math.ceil(part * width * 8) if part > 0.01 else 0
+    full, rest = divmod(eighths, 8)
+    if value >= 0:
+        return " " * width + "│" + ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(width)
+    return ("█" * (full + (rest >= 4))).rjust(width) + "│" + " " * width
+
+
 def size(value: float) -> str:
     """How small an error is, such as 7e-14."""
     return "∞" if math.isinf(value) else "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-")
@@ -42,54 +52,63 @@ class Identity(Widget):
     """log pθ(x) = E_q[log pθ(x|z)] − KL(q‖p(z)) + KL(q‖pθ(z|x)), each with its value and who changed it."""
 
     DEFAULT_CSS = """
-    Identity { height: 6; padding: 0 1; }
+    Identity { height: 7; padding: 0 1; }
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.view: View | None = None
-        self.lamps: tuple[Lamp, ...] = ()
-        self.tolerance = 0.0
+        self.session: Session | None = None
 
-    def show(self, view: View, lamps: tuple[Lamp, ...], tolerance: float) -> None:
-        self.view, self.lamps, self.tolerance = view, lamps, tolerance
+    def show(self, view: View, session: Session) -> None:
+        self.view, self.session = view, session
         self.refresh()
 
     def render(self) -> Text:
-        if self.view is None:
+        if self.view is None or self.session is None:
             return Text("")
-        palette, row, wide = colors(self), self.view.row, self.size.width
-        roomy = wide >= 110
-        lines = [Text() for _ in range(6)]
-        for line, head in zip(lines, ("", "", "by θ", "by φ")):
-            line.append(f"{head:<{8 if roomy else 5}}", style=palette["faint"])
-        for term in TERMS:
-            color, column = palette[term], 17 if roomy else max(len(NAMES[term]), 10)
-            values = (
-                (NAMES[term], f"bold {color}"),
-                (number(row[term]), f"bold {color}"),
-                (signed(row[f"{term}_by_theta"]), color),
-                (signed(row[f"{term}_by_phi"]), color),
-            )
-            for k, (text, style) in enumerate(values):
-                lines[k].append(text.center(column), style=style)
-                lines[k].append(f" {SIGNS[term] if k < 2 else ' '} ", style=palette["faint"])
-        elbo = palette["elbo"]
-        values = number(row["elbo"]), signed(row["elbo_by_theta"]), signed(row["elbo_by_phi"])
-        lines[0].append(f"{'ELBO':>8}", style=f"bold {elbo}")
-        for k, text in enumerate(values, 1):
-            lines[k].append(f"{text:>8}", style=f"bold {elbo}" if k == 1 else elbo)
-        if roomy:
-            lines[0].append("   nats per", style=palette["faint"])
-            lines[1].append("   data point", style=palette["faint"])
-        lines[4] = self._certificate_line(row, palette, wide)
-        lines[5] = self._lamp_line(palette, wide)
+        lines = self._terms(self.view.row, self.session.units)
+        lines.append(self._certificate(self.view.row, self.session.trainer.tolerance))
+        lines.append(self._lamps(self.session.lamps()))
+        words = self.session.caption or self.session.note(self.view.step)
+        lines.append(Text(words, style=f"italic {colors(self)['elbo' if self.session.caption else 'text']}"))
+        for line in lines:
+            line.truncate(self.size.width, overflow="ellipsis")
         return Text("\n").join(lines)
 
-    def _certificate_line(self, row: dict[str, Any], palette: dict[str, str], wide: int) -> Text:
+    def _terms(self, row: dict[str, Any], units: Units) -> list[Text]:
+        """Four lines: the formula, the values, what θ changed, what φ changed."""
+        palette, wide = colors(self), self.size.width
+        roomy, bars = wide >= 110, wide >= 140
+        lines = [Text() for _ in range(4)]
+        for line, head in zip(lines, ("", "", "by θ", "by φ")):
+            line.append(f"{head:<{8 if roomy else 5}}", style=palette["faint"])
+        largest = max(abs(row[f"{t}_by_{g}"]) for t in TERMS for g in ("theta", "phi"))
+        for term in TERMS:
+            color, column = palette[term], (22 if bars else 17) if roomy else max(len(NAMES[term]), 10)
+            changes = [row[f"{term}_by_{group}"] for group in ("theta", "phi")]
+            texts = [signed(change * units.factor) for change in changes]
+            if bars:
+                texts = [f"{text:>8} {bar(change, largest)}" for text, change in zip(texts, changes)]
+            values = (NAMES[term], number(row[term] * units.factor), *texts)
+            for k, (line, text) in enumerate(zip(lines, values)):
+                line.append(text.center(column), style=f"bold {color}" if k < 2 else color)
+                line.append(f" {SIGNS[term] if k < 2 else ' '} ", style=palette["faint"])
+        color, sign = palette["elbo"], -1 if units.loss else 1
+        scale = sign * units.factor
+        texts = [number(row["elbo"] * scale), *(signed(row[f"elbo_by_{g}"] * scale) for g in ("theta", "phi"))]
+        for k, (line, text) in enumerate(zip(lines, ["loss = −ELBO" if units.loss else "ELBO", *texts])):
+            line.append(
+                f"{text:>{12 if units.loss and roomy else 8}}", style=f"bold {color}" if k < 2 else color
+            )
+        if roomy:
+            lines[0].append(f"   {units.label}", style=palette["faint"])
+        return lines
+
+    def _certificate(self, row: dict[str, Any], tolerance: float) -> Text:
         """How well the identity closes, and to what error every term is certified."""
-        closes, certified = abs(row["residual"]) <= self.tolerance, row["error"] <= self.tolerance
-        text = Text()
+        palette, text = colors(self), Text()
+        closes, certified = abs(row["residual"]) <= tolerance, row["error"] <= tolerance
         text.append("✓ " if closes else "✗ ", style=palette["good" if closes else "bad"])
         text.append(f"the identity closes to {size(abs(row['residual']))}", style=palette["text"])
         text.append("   ✓ " if certified else "   ✗ ", style=palette["good" if certified else "bad"])
@@ -98,22 +117,21 @@ class Identity(Widget):
         else:
             text.append(f"worst error ±{size(row['error'])}: tolerance missed", style=palette["bad"])
         moved = row["target_moved"]
-        if wide >= 100 and moved is not None and not math.isnan(moved):
-            text.append(f"   target moved {moved:.1e} nats", style=palette["faint"])
+        if not math.isnan(moved):
+            text.append(f"   the target moved {size(moved)} nats in this step", style=palette["faint"])
         return text
 
-    def _lamp_line(self, palette: dict[str, str], wide: int) -> Text:
+    def _lamps(self, lamps: tuple[Lamp, ...]) -> Text:
         """A lamp each: grey while it watches nothing, green while it holds, red for good once it broke."""
-        text = Text()
-        for lamp in self.lamps:
+        palette, text = colors(self), Text()
+        for lamp in lamps:
             if lamp.broken_at is not None:
                 sign, style, note = "✗", palette["bad"], f"broken at step {lamp.broken_at}"
             elif lamp.steps:
-                sign, style, note = "✓", palette["good"], f"{lamp.steps} steps"
+                sign, style, note = "✓", palette["good"], f"in all {lamp.steps} steps"
             else:
                 sign, style, note = "○", palette["faint"], ""
-            lit = f"bold {style}" if lamp.watching else style
-            text.append(f"{sign} ", style=lit)
+            text.append(f"{sign} ", style=f"bold {style}" if lamp.watching else style)
             text.append(lamp.says, style=palette["text"] if lamp.watching else palette["faint"])
-            text.append(f" {note}   " if note and wide >= 100 else "   ", style=style)
+            text.append(f" {note}   " if note and self.size.width >= 100 else "   ", style=style)
         return text

@@ -101,37 +101,60 @@ class DataPanel(Panel):
         self._points = (np.zeros(0), np.zeros(0))
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
-        palette, x = colors(self), view.evaluation.target.x
+        side = int(np.sqrt(len(view.x)))
+        if view.model.likelihood == "bernoulli" and side > 1 and side * side == len(view.x):
+            return self._images(view, size, side)
+        palette, x = colors(self), session.data.x
         names, project = ("x₁", "x₂"), lambda points: points
-        if x.shape[1] != 2:  # the two directions in which the data vary most
+        if x.shape[1] > 2:  # the two directions in which the data vary most
             centre = x.mean(axis=0)
             axes = np.linalg.svd(x - centre, full_matrices=False)[2][:2].T
-            names, project = ("first principal axis", "second"), lambda points: (points - centre) @ axes
+            names, project = ("1st principal axis", "2nd"), lambda points: (points - centre) @ axes
         data, decoded = project(x), project(view.decoded)
-        if data.shape[-1] == 1:
-            data, decoded = (np.column_stack([a.ravel(), np.zeros(a.size)]) for a in (data, decoded))
         lines = decoded if decoded.ndim == 3 else decoded[None]
         broken = np.concatenate([np.vstack([line, [[np.nan, np.nan]]]) for line in lines])
-        mine, again = data[view.chosen], project(view.reconstruction[None])[0]
-        self._points = (data[:, 0], data[:, 1])
+        candidates = project(view.evaluation.target.x)
+        mine, again = candidates[view.chosen], project(view.reconstruction[None])[0]
+        self._points = (candidates[:, 0], candidates[:, 1])
         low, high = data.min(axis=0), data.max(axis=0)
         layers = [
             Points(data[:, 0], data[:, 1], palette["axis"], name="data"),
             Curve(broken[:, 0], broken[:, 1], palette["reconstruction"], "decoder"),
             Points([mine[0]], [mine[1]], palette["text"], "◆", "x"),
-            Points([again[0]], [again[1]], palette["q"], "+", "its reconstruction"),
+            Points([again[0]], [again[1]], palette["q"], "+", "from q's mean"),
         ]
-        air = 0.12 * (high - low) + 1e-9
         return plane(
             size.width,
             size.height,
             layers,
             look=look(self),
-            x_range=self.x_range.fit(low[0] - air[0], high[0] + air[0]),
-            y_range=self.y_range.fit(low[1] - air[1], high[1] + air[1]),
+            x_range=self.x_range.fit(low[0], high[0]),
+            y_range=self.y_range.fit(low[1], high[1]),
             equal=True,
             x_name=names[0],
             y_name=names[1],
+        )
+
+    def _images(self, view: View, size: Size, side: int) -> Plot:
+        """The chosen x and, beside it, the decoder's probabilities at q's mean, as images."""
+        palette, ground = colors(self), background(self)
+        self._points = (np.zeros(0), np.zeros(0))
+
+        def image(values: Any, left: float, color: str) -> Heat:
+            pixels = np.kron(values.reshape(side, side)[::-1], np.ones((8, 8)))
+            return Heat(
+                pixels, color, mix(ground, color, 0.15), 0.0, 1.0, (left, left + side, 0.0, float(side))
+            )
+
+        layers = [
+            image(view.x, 0.0, palette["text"]),
+            image(view.reconstruction, 1.25 * side, palette["q"]),
+            Points([0.0], [-side], palette["text"], "◆", "x"),  # below the plot: for the legend
+            Points([0.0], [-side], palette["q"], "+", "probabilities from q's mean"),
+        ]
+        ends = (-0.1 * side, 2.35 * side), (-0.1 * side, 1.1 * side)
+        return plane(
+            size.width, size.height, layers, look=look(self), x_range=ends[0], y_range=ends[1], equal=True
         )
 
     def on_click(self, event: events.Click) -> None:
