@@ -7,14 +7,15 @@ import contextlib
 import csv
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote, unquote
 
 from .datasets import Dataset, load_dataset
 from .model import VAE
-from .training import StepRecord, Trainer, Update
+from .training import Settings, StepRecord, Trainer, Update
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Config:
     evaluate_every: int = 1
     tolerance: float | None = None
     update: Update = field(default_factory=Update)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the run begins with."""
+        rate = self.learning_rate
+        return Settings(self.update, rate, rate, self.optimizer, self.samples, self.batch_size)
 
     def open(self) -> "Run":
         """Load the data, make the model and the trainer. Raises ValueError with one clear line."""
@@ -119,3 +126,89 @@ class RecordWriter:
 def _finite(value: Any) -> Any:
     """JSON knows no infinity: an error bound that could not be had becomes null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ----- a run as one line of text -----
+
+Schedule = tuple[tuple[int, Settings], ...]  # after which step which settings came into force
+
+_SHARED = {  # what a share string may hold of a Config, and how to read it back
+    "n": int, "data_seed": int, "latent_dim": int, "likelihood": str, "covariance": str, "noise": str,
+    "noise_std": float, "learning_rate": float, "optimizer": str, "batch_size": int, "samples": int, "seed": int,
+    "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
+}  # fmt: skip
+_CHANGES = {
+    "theta": lambda text: bool(int(text)), "phi": lambda text: bool(int(text)),
+    "theta_steps": int, "phi_steps": int, "theta_rate": float, "phi_rate": float,
+    "optimizer": str, "samples": int, "batch_size": int,
+}  # fmt: skip
+_OF_UPDATE = ("theta", "phi", "theta_steps", "phi_steps")
+
+
+def share(config: Config, schedule: Schedule, step: int) -> str:
+    """Everything that the run up to `step` depends on, as one line: `v1:arc:seed=3:@120:theta=0:@300`.
+
+    Only what differs from the defaults is written. `@120` opens what changed after step 120; the last one is
+    where the run stood.
+    """
+    words, plain = ["v1", quote(config.dataset, safe="")], Config()
+    for name in _SHARED:
+        value = getattr(config, name)
+        if value != getattr(plain, name):
+            words.append(f"{name}={'-'.join(map(str, value)) if name == 'hidden' else value}")
+    before = first = _flat(config.settings)
+    if changes := _difference(_flat(Config().settings), first, _OF_UPDATE):
+        words += ["@0", *changes]
+    for at, settings in schedule:
+        words += [f"@{at}", *_difference(before, _flat(settings), tuple(_CHANGES))]
+        before = _flat(settings)
+    return ":".join([*words, f"@{step}"])
+
+
+def parse_share(text: str) -> tuple[Config, Schedule, int]:
+    """The config, the schedule and the last step of a share string. Raises ValueError with one clear line."""
+    version, *words = text.strip().split(":")
+    if version != "v1" or not words:
+        raise ValueError(f"share: expected a string that begins with v1:DATASET, got {text!r}")
+    config, at, schedule = Config(dataset=unquote(words[0])), 0, []
+    settings: Settings | None = None
+    for word in words[1:]:
+        try:
+            if word.startswith("@"):
+                if settings is not None:
+                    schedule.append((at, settings))
+                if int(word[1:]) < at:
+                    raise ValueError
+                at, settings = int(word[1:]), (schedule[-1][1] if schedule else config.settings)
+                continue
+            name, value = word.split("=")
+            if settings is None:
+                config = replace(config, **{name: _SHARED[name](value)})
+            elif name in _OF_UPDATE:
+                update = replace(settings.update, **{name: _CHANGES[name](value)})
+                settings = replace(settings, update=update)
+            else:
+                settings = replace(settings, **{name: _CHANGES[name](value)})
+        except (ValueError, KeyError) as problem:
+            raise ValueError(
+                f"share: expected NAME=VALUE with known names, or @STEP, got {word!r}"
+            ) from problem
+    return config, tuple(schedule), at
+
+
+def scheduled_steps(trainer: Trainer, schedule: Schedule, n: int) -> Iterator[StepRecord]:
+    """The next n steps of a trainer, with the changes of the schedule made when their steps come."""
+    for _ in range(n):
+        for at, settings in schedule:
+            if at == trainer.step_count:
+                trainer.settings = settings
+        yield trainer.step()
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    flat = {name: getattr(settings.update, name) for name in _OF_UPDATE}
+    return flat | {name: getattr(settings, name) for name in _CHANGES if name not in _OF_UPDATE}
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    return [f"{k}={int(new[k]) if isinstance(new[k], bool) else new[k]}" for k in names if new[k] != old[k]]

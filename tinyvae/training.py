@@ -6,7 +6,7 @@ seed and k alone, and evaluating the terms draws nothing.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -56,6 +56,25 @@ class Update:
         if k_theta == k_phi == 1:
             return [(True, True)]
         return [(False, True)] * k_phi + [(True, False)] * k_theta
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a run that may change between two steps."""
+
+    update: Update = Update()
+    theta_rate: float = 3e-3
+    phi_rate: float = 3e-3
+    optimizer: str = "adam"
+    samples: int = 1
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("theta_rate", "phi_rate"):
+            _positive(name, getattr(self, name))
+        for name in ("samples", "batch_size"):
+            _whole(name, getattr(self, name), 1)
+        _one_of("optimizer", self.optimizer, tuple(OPTIMIZERS))
 
 
 @dataclass(frozen=True)
@@ -138,12 +157,11 @@ class Trainer:
             raise ValueError(f"x: expected shape (N, {model.data_dim}), got {self.x.shape}")
         if model.likelihood == "bernoulli" and not ((self.x == 0) | (self.x == 1)).all():
             raise ValueError("x: expected only 0 and 1 for a Bernoulli model; use likelihood='gaussian'")
-        self.batch_size = min(_whole("batch_size", batch_size, 1), len(self.x))
-        self.samples = _whole("samples", samples, 1)
         self.evaluate_every = _whole("evaluate_every", evaluate_every, 0)
         rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate, learning_rate)
-        self.theta_rate, self.phi_rate = (_positive("learning_rate", rate) for rate in rates)
-        self.optimizer = OPTIMIZERS[_one_of("optimizer", optimizer, tuple(OPTIMIZERS))]
+        theta_rate, phi_rate = (_positive("learning_rate", rate) for rate in rates)
+        batch_size = min(_whole("batch_size", batch_size, 1), len(self.x))
+        self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size)
         self.gradients = _one_of("gradients", gradients, ("fused", "autograd"))
         self.tolerance = check_tolerance(tolerance, model.latent_dim)
         limit = evaluation_points or EVALUATION_POINTS[model.latent_dim]
@@ -151,19 +169,49 @@ class Trainer:
         if len(self.x) > limit:
             chosen = self._stream(EVALUATION).choice(len(self.x), limit, replace=False)
             self.evaluation_x = self.x[np.sort(chosen)]
-        self.update = update
         self.reset()
 
     def reset(self) -> None:
         """Back to step 0 with the same initial weights; the switches and rates stay as they are."""
         self.theta, self.phi = self.model.init(np.random.SeedSequence(self.seed, spawn_key=(INIT,)))
-        self.theta_state = self.optimizer.init(self.theta)
-        self.phi_state = self.optimizer.init(self.phi)
+        self._forget_moments()
         self.step_count = self.draw_count = 0
         self._evaluation: Evaluation | None = None
-        self._fused = FusedGradient(self.model, self.batch_size, self.samples)
+        self._fit_buffers()
+
+    def _forget_moments(self) -> None:
+        self._optimizer = OPTIMIZERS[self._settings.optimizer]
+        self.theta_state = self._optimizer.init(self.theta)
+        self.phi_state = self._optimizer.init(self.phi)
+
+    def _fit_buffers(self) -> None:
+        self._fused = FusedGradient(self.model, self._settings.batch_size, self._settings.samples)
         self._order: tuple[int, Any] = (-1, None)
         self._noise: tuple[int, Any] = (-1, None)
+
+    # ----- what may change between two steps -----
+
+    @property
+    def settings(self) -> Settings:
+        """Switches, rates, optimiser, samples and batch size; assign others at any time between two steps."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, new: Settings) -> None:
+        old, self._settings = self._settings, replace(new, batch_size=min(new.batch_size, len(self.x)))
+        if new.optimizer != old.optimizer:
+            self._forget_moments()
+        if (self._settings.batch_size, new.samples) != (old.batch_size, old.samples):
+            self._fit_buffers()
+
+    @property
+    def update(self) -> Update:
+        """Which groups a step moves; assignable at any time."""
+        return self._settings.update
+
+    @update.setter
+    def update(self, update: Update) -> None:
+        self._settings = replace(self._settings, update=update)
 
     # ----- one step -----
 
@@ -198,9 +246,9 @@ class Trainer:
             if norm is not None and not np.isfinite(norm):
                 raise Diverged(self.step_count + 1, f"the gradient of the ELBO for {name}", _HINT)
         if move_theta:
-            self.optimizer.update(self.theta, g_theta, self.theta_state, self.theta_rate)
+            self._optimizer.update(self.theta, g_theta, self.theta_state, self._settings.theta_rate)
         if move_phi:
-            self.optimizer.update(self.phi, g_phi, self.phi_state, self.phi_rate)
+            self._optimizer.update(self.phi, g_phi, self.phi_state, self._settings.phi_rate)
         return norms[0], norms[1]
 
     # ----- random numbers: functions of the seed and of how many draws were made -----
@@ -210,7 +258,7 @@ class Trainer:
 
     def _draw(self) -> tuple[Array, Array]:
         """The next minibatch (B, D) and its noise (S, B, L)."""
-        k, B = self.draw_count, self.batch_size
+        k, B = self.draw_count, self._settings.batch_size
         self.draw_count += 1
         per_epoch = len(self.x) // B
         if len(self.x) == B:  # the whole set, in its own order
@@ -220,7 +268,7 @@ class Trainer:
             if self._order[0] != epoch:
                 self._order = (epoch, self._stream(ORDER, epoch).permutation(len(self.x)))
             x = self.x[self._order[1][turn * B : (turn + 1) * B]]
-        shape = (self.samples, B, self.model.latent_dim)
+        shape = (self._settings.samples, B, self.model.latent_dim)
         blocks = max(1, NOISE_BLOCK // int(np.prod(shape)))
         block, turn = divmod(k, blocks)
         if self._noise[0] != block:

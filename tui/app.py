@@ -16,13 +16,15 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from tinyvae import DATASETS
-from tinyvae.runs import Config
+from tinyvae.runs import Config, Schedule
 
 from . import keys
 from .palette import colors
+from .screens.adjust import Adjust
 from .screens.choose import Choose
 from .screens.code import Code
 from .screens.help import Help
+from .screens.values import Values
 from .session import Session
 from .widgets.charts import BoundChart, PartsChart, PursuitChart, StepChart
 from .widgets.chase import ChasePlane
@@ -48,10 +50,20 @@ class TinyVAE(App[None]):
     BINDINGS = keys.bindings()
 
     def __init__(
-        self, config: Config, speed: float = 50.0, charset: str = "braille", fps: float = 15.0, run: bool = True
+        self,
+        config: Config,
+        speed: float = 50.0,
+        charset: str = "braille",
+        fps: float = 15.0,
+        run: bool = True,
+        schedule: Schedule = (),
+        until: int | None = None,
     ):
         super().__init__()
         self.session = Session(config, speed)
+        if until is not None:  # a shared run: go where it stood as fast as possible, and wait there
+            self.session.open(config, schedule)
+            self.session.until, self.session.speed = until, np.inf
         self.charset, self.fps, self._run_at_start = charset, fps, run
         self._busy = asyncio.Lock()  # held while a step runs in a thread, and while the run is exchanged
         self.tab = 1
@@ -184,6 +196,29 @@ class TinyVAE(App[None]):
                 else:
                     self.session.step_once()
         self.paint()
+
+    def action_values(self) -> None:
+        self.push_screen(Values(self.session), self._look_at)
+
+    def _look_at(self, step: int | None) -> None:
+        if step is not None:
+            self.session.look_at(step)
+            self.paint()
+
+    def action_settings(self) -> None:
+        self.push_screen(Adjust(self.session.trainer.settings), self._adjust)
+
+    def _adjust(self, changes: dict[str, Any] | None) -> None:
+        for name, value in (changes or {}).items():
+            self.session.change(f"{name.replace('_', ' ')} {value}", **{name: value})
+        self.paint()
+
+    def action_share(self) -> None:
+        line = self.session.share_string
+        self.copy_to_clipboard(line)
+        self.notify(
+            f"tinyvae --share {line}", title="This line opens the same run, bit for bit (copied)", timeout=20
+        )
 
     def action_units(self, what: str) -> None:
         self.session.change_units(what)

@@ -8,10 +8,11 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from tinyvae.runs import Config
+    from tinyvae.runs import Config, Schedule
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices this small are slower on two cores than on one
 
@@ -133,6 +134,12 @@ def run_options() -> argparse.ArgumentParser:
         choices=("theta", "phi"),
         help="keep the decoder (theta) or the encoder (phi) as it was born",
     )
+    run.add_argument(
+        "--share",
+        metavar="LINE",
+        help="the run that this line describes, bit for bit (x in the app shows it); "
+        "options for data, model and training do not count",
+    )
     return run
 
 
@@ -164,9 +171,7 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", parents=[shared], help="the same run without a screen", description="Train without a screen.",
     )  # fmt: skip
-    train.add_argument(
-        "--steps", type=whole(1), default=1000, metavar="N", help="how many steps (default: 1000)"
-    )
+    train.add_argument("--steps", type=whole(1), metavar="N", help="how many steps (default: 1000)")
     train.add_argument("--out", metavar="FILE", help="write one record a step to this .jsonl or .csv file")
     train.add_argument(
         "--every",
@@ -178,17 +183,23 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def config_from(args: argparse.Namespace) -> "Config":
+def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None]":
+    """The run that the arguments describe: its config, its schedule of changes, and its last step if given."""
     from tinyvae import Update
-    from tinyvae.runs import Config
+    from tinyvae.runs import Config, parse_share
 
-    return Config(
+    every = getattr(args, "every", 1)
+    if args.share:
+        config, schedule, last = parse_share(args.share)
+        return replace(config, evaluate_every=every), schedule, last
+    config = Config(
         dataset=args.dataset, n=args.points, data_seed=args.data_seed, latent_dim=args.latent_dim,
         hidden=args.hidden, likelihood=args.likelihood, covariance=args.covariance, noise=args.noise,
         noise_std=args.noise_std, learning_rate=args.learning_rate, optimizer=args.optimizer,
-        batch_size=args.batch, samples=args.samples, seed=args.seed, evaluate_every=getattr(args, "every", 1),
+        batch_size=args.batch, samples=args.samples, seed=args.seed, evaluate_every=every,
         update=Update(theta=args.freeze != "theta", phi=args.freeze != "phi"),
     )  # fmt: skip
+    return config, (), None
 
 
 def complain(problem: object) -> int:
@@ -205,12 +216,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tinyvae {version('tinyvae')}")
         return GOOD
     try:
-        config = config_from(args)
+        config, schedule, last = config_from(args)
         if args.command == "train":
             from .headless import train
 
-            return train(config, args.steps, args.out)
-        return open_app(config, args)
+            return train(config, args.steps or last or 1000, args.out, schedule)
+        return open_app(config, schedule, last, args)
     except (ValueError, OSError) as problem:
         return complain(problem)
     except KeyboardInterrupt:
@@ -218,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def open_app(config: "Config", args: argparse.Namespace) -> int:
+def open_app(config: "Config", schedule: "Schedule", last: int | None, args: argparse.Namespace) -> int:
     """Open the app; after it closes, print the last terms."""
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         return complain("the app needs a terminal; here is none. Without one, run: tinyvae train --steps 1000")
@@ -226,7 +237,8 @@ def open_app(config: "Config", args: argparse.Namespace) -> int:
     from .app import TinyVAE
     from .headless import one_line
 
-    app = TinyVAE(config, args.speed, args.charset or fitting_charset(), args.fps, run=not args.paused)
+    charset = args.charset or fitting_charset()
+    app = TinyVAE(config, args.speed, charset, args.fps, run=not args.paused, schedule=schedule, until=last)
     app.run()
     session = app.session
     print(one_line(session.history.row(session.step), session.data.name))

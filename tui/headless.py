@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tinyvae import Diverged, StepRecord
-from tinyvae.runs import Config, RecordWriter
+from tinyvae.runs import Config, RecordWriter, Schedule, scheduled_steps
 
 from .cli import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
 
@@ -24,7 +24,7 @@ def one_line(row: dict[str, Any], name: str) -> str:
     return f"{name} step {int(row['step'])}: {terms}  residual {row['residual']:.0e}  error {row['error']:.0e}"
 
 
-def train(config: Config, steps: int, out: str | None) -> int:
+def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) -> int:
     """Train for `steps` steps; returns the exit code. Bad input raises ValueError or OSError."""
     run = config.open()
     trainer, name, console = run.trainer, run.data.name, Console()
@@ -37,7 +37,7 @@ def train(config: Config, steps: int, out: str | None) -> int:
         if writer:
             writer.write(first)
         with live:
-            for record in trainer.steps(steps):
+            for record in scheduled_steps(trainer, schedule, steps):
                 if writer:
                     writer.write(record)
                 done = record.step

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyvae import StepRecord
-from tinyvae.training import Snapshot
+from tinyvae.training import Settings, Snapshot
 
 Array = NDArray[np.float64]
 MAX_SNAPSHOTS = 128
@@ -36,6 +36,7 @@ class History:
         self._length = 0
         self.events: list[Event] = []
         self.snapshots: list[Snapshot] = []
+        self.schedule: list[tuple[int, Settings]] = []  # after which step which settings came into force
         self.interval = 16
         self.append(first)
 
@@ -62,9 +63,10 @@ class History:
         return dict(zip(self.names, self._rows[step].tolist()))
 
     def truncate(self, step: int) -> None:
-        """Forget everything after `step`."""
+        """Forget everything after `step`, and the changes that were to act on the step after it."""
         self._length = step + 1
-        self.events = [event for event in self.events if event.step <= step]
+        self.schedule = [(at, settings) for at, settings in self.schedule if at < step]
+        self.events = [event for event in self.events if event.step < step]
         self.snapshots = [snapshot for snapshot in self.snapshots if snapshot.step_count <= step]
 
     def copy(self) -> "History":
@@ -72,7 +74,7 @@ class History:
         other = object.__new__(History)
         other.__dict__.update(self.__dict__)
         other._rows = self._rows[: self._length].copy()
-        other.events, other.snapshots = list(self.events), list(self.snapshots)
+        other.events, other.snapshots, other.schedule = [*self.events], [*self.snapshots], [*self.schedule]
         return other
 
     # ----- rewinding -----

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tinyvae import TERMS, Diverged, StepRecord, Trainer
 from tinyvae.model import VAE
-from tinyvae.runs import Config
-from tinyvae.training import Evaluation
+from tinyvae.runs import Config, Schedule, share
+from tinyvae.training import Evaluation, Settings
 
 from .history import Event, History
 
@@ -142,23 +142,33 @@ class Session:
         self.speed, self.running = speed, False
         self.open(config)
 
-    def open(self, config: Config) -> None:
-        """Begin another run. Raises ValueError and keeps the present run if the config is not good."""
+    def open(self, config: Config, schedule: Schedule = ()) -> None:
+        """Begin another run. Raises ValueError and keeps the present run if the config is not good.
+
+        The changes of `schedule` are made when their steps come.
+        """
         opened = config.open()
         self.config, self.data, self.model, self.trainer = config, opened.data, opened.model, opened.trainer
         self.replayer: Trainer = config.open().trainer
         self.replayer.evaluate_every = 0
         self.other: History | None = None
         self.chosen, self.units = 0, replace(self.units, total=0)
+        self._first_settings, self._first_schedule = self.trainer.settings, schedule
         self._begin()
 
     def reset(self) -> None:
-        """Back to step 0 with the same initial weights, at the same switches."""
+        """Back to step 0 with the same initial weights and the present settings."""
+        settings, self.trainer.settings = self.trainer.settings, self._first_settings
         self.trainer.reset()
+        self._first_schedule = ()
         self._begin()
+        if settings != self._first_settings:
+            self._apply(settings, "")
 
     def _begin(self) -> None:
         self.stopped = ""  # why the run cannot go on
+        self.planned = list(self._first_schedule)
+        self.until: int | None = None  # a shared run waits at this step
         self.shown: int | None = None
         self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
         evaluation = self.trainer.evaluate()
@@ -179,6 +189,11 @@ class Session:
         """One step; False if the run has diverged (then `stopped` says why)."""
         if self.stopped:
             return False
+        if self.until is not None and self.step >= self.until:
+            self.until, self.running = None, False
+            return False
+        while self.planned and self.planned[0][0] == self.step:
+            self._apply(self.planned.pop(0)[1], "shared")
         try:
             record = self.trainer.step()
         except Diverged as problem:
@@ -209,11 +224,22 @@ class Session:
         if self.running:
             self.shown = None
 
+    def change(self, label: str, **changes: Any) -> None:
+        """Other settings from the next step on: fields of Settings, or of its Update. ValueError if not good."""
+        now = self.trainer.settings
+        update = {name: changes.pop(name) for name in tuple(changes) if hasattr(now.update, name)}
+        self._apply(replace(now, update=replace(now.update, **update), **changes), label)
+        self.until, self.planned = None, []  # a run that was shared ends where the user takes over
+
     def switch(self, group: str) -> None:
         """Turn the updates of "theta" or "phi" on or off, from the next step on."""
         on = not getattr(self.trainer.update, group)
-        self.trainer.update = replace(self.trainer.update, **{group: on})  # type: ignore[arg-type]
-        label = f"{'θ' if group == 'theta' else 'φ'} {'on' if on else 'off'}"
+        self.change(f"{'θ' if group == 'theta' else 'φ'} {'on' if on else 'off'}", **{group: on})
+
+    def _apply(self, settings: Settings, label: str) -> None:
+        self.shown = None
+        self.trainer.settings = settings
+        self.history.schedule.append((self.step, self.trainer.settings))
         self.history.events.append(Event(self.step, label))
 
     def change_speed(self, by: int) -> None:
@@ -233,10 +259,13 @@ class Session:
     # ----- looking back -----
 
     def scrub(self, by: int) -> None:
-        """Look at an earlier or later step of the history; past its end is the live end again."""
-        to = (self.step if self.shown is None else self.shown) + by
+        """Look at an earlier or later step of the history."""
+        self.look_at((self.step if self.shown is None else self.shown) + by)
+
+    def look_at(self, step: int) -> None:
+        """Pause and show this step; at or past the end of the history, the live end."""
         self.running = False
-        self.shown = None if to >= self.step else max(to, 0)
+        self.shown = None if step >= self.step else max(step, 0)
 
     def view(self) -> View:
         """The run at the step that is shown."""
@@ -254,17 +283,15 @@ class Session:
         return self._replayed[1]
 
     def _replay_to(self, step: int) -> None:
-        """Bring the replayer to a step: the same bits as the run had there, by the same switches."""
-        self.replayer.restore(self.history.snapshot_before(step))
+        """Bring the replayer to a step: the same bits as the run had there, by the same settings."""
+        snapshot = self.history.snapshot_before(step)
+        past = [settings for at, settings in self.history.schedule if at < snapshot.step_count]
+        self.replayer.settings = past[-1] if past else self._first_settings
+        self.replayer.restore(snapshot)
         while self.replayer.step_count < step:
-            row = self.history.row(self.replayer.step_count + 1)
-            self.replayer.update = replace(
-                self.trainer.update,
-                theta=bool(row["theta_on"]),
-                phi=bool(row["phi_on"]),
-                theta_steps=int(row["theta_steps"]),
-                phi_steps=int(row["phi_steps"]),
-            )
+            for at, settings in self.history.schedule:
+                if at == self.replayer.step_count:
+                    self.replayer.settings = settings
             self.replayer.step()
 
     def branch(self) -> bool:
@@ -274,10 +301,11 @@ class Session:
         step = self.shown
         self._replay_to(step)
         self.other = self.history.copy()
-        self.trainer.restore(self.replayer.snapshot())
         self.history.truncate(step)
+        self.trainer.settings = self.replayer.settings
+        self.trainer.restore(self.replayer.snapshot())
         self.history.events.append(Event(step, "branch"))
-        self.shown, self.stopped = None, ""
+        self.shown, self.stopped, self.planned = None, "", []
         self._replayed = (-1, self._replayed[1])
         return True
 
@@ -343,6 +371,11 @@ class Session:
         return Lamp(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)
 
     # ----- keeping -----
+
+    @property
+    def share_string(self) -> str:
+        """The run as one line: `tinyvae --share …` opens it again, bit for bit."""
+        return share(self.config, tuple(self.history.schedule), self.step)
 
     def export_records(self, path: str | Path) -> Path:
         """All records so far as CSV; NaN where nothing was recorded."""
