@@ -24,6 +24,7 @@ from .screens.adjust import Adjust
 from .screens.choose import Choose
 from .screens.code import Code
 from .screens.help import Help
+from .screens.landscape import LandscapeScreen
 from .screens.values import Values
 from .session import Session
 from .widgets.charts import BoundChart, PartsChart, PursuitChart, StepChart
@@ -204,6 +205,10 @@ class TinyVAE(App[None]):
         if step is not None:
             self.session.look_at(step)
             self.paint()
+
+    def action_landscape(self) -> None:
+        self.session.run(False)
+        self.push_screen(LandscapeScreen(self.session))
 
     def action_settings(self) -> None:
         self.push_screen(Adjust(self.session.trainer.settings), self._adjust)

@@ -6,19 +6,14 @@ FOOTER, HIDDEN = True, False
 PANELS = 6
 
 # key, action, name, what it does, whether the footer shows it
+# fmt: off
 TABLE = (
     ("space", "run", "Run", "Start or pause training", FOOTER),
     ("s", "step", "Step", "Pause and take one step", FOOTER),
     ("S", "step(10)", "Ten steps", "Pause and take ten steps", HIDDEN),
     ("t", "switch('theta')", "θ", "Freeze or free the decoder's parameters θ", FOOTER),
     ("p", "switch('phi')", "φ", "Freeze or free the encoder's parameters φ", FOOTER),
-    (
-        "plus,equals_sign",
-        "speed(1)",
-        "Speed",
-        "Train faster; below 2 steps a second a caption says what is done",
-        FOOTER,
-    ),
+    ("plus,equals_sign", "speed(1)", "Speed", "Train faster; in slow motion a caption says what is done", FOOTER),
     ("minus", "speed(-1)", "Slower", "Train slower", HIDDEN),
     ("left", "scrub(-1)", "Look back", "Show the run as it was one step earlier", FOOTER),
     ("right", "scrub(1)", "Look forward", "Show the run one step later, up to now", HIDDEN),
@@ -28,13 +23,7 @@ TABLE = (
     ("end", "scrub(1000000000)", "Latest step", "Show the run as it is now", HIDDEN),
     ("question_mark", "help", "Help", "What is on the screen, and every key", FOOTER),
     ("q", "quit", "Quit", "Close; the last terms are printed", FOOTER),
-    (
-        "b",
-        "branch",
-        "Branch",
-        "Go on from the step you look at; the old run stays in the charts, dimmed",
-        FOOTER,
-    ),
+    ("b", "branch", "Branch", "Go on from the step you look at; the old run stays in the charts, dimmed", FOOTER),
     ("n", "choose(1)", "Next x", "Look at another data point (or click one)", FOOTER),
     ("N", "choose(-1)", "Previous x", "Back to the data point before", HIDDEN),
     ("u", "units('bits')", "Nats/bits", "Write the terms in nats or in bits", HIDDEN),
@@ -43,22 +32,23 @@ TABLE = (
     ("z", "zoom", "Zoom", "Charts show all steps, or the last 2000, 500 or 100", HIDDEN),
     ("y", "scale", "Scale", "Charts are linear or symlog: logarithmic away from 0", HIDDEN),
     ("v", "values", "Values", "A table of every step: each term and its change", HIDDEN),
-    (
-        "a",
-        "settings",
-        "Adjust",
-        "Learning rates, updates of θ and φ per step, optimiser, samples, batch",
-        FOOTER,
-    ),
+    ("w", "landscape", "Landscape", "The terms around the present point, θ across and φ up, with the path", HIDDEN),
+    ("a", "settings", "Adjust", "Learning rates, updates of θ and φ per step, optimiser, samples, batch", FOOTER),
     ("x", "share", "Share", "One line of text that opens this run again, bit for bit", HIDDEN),
     ("r", "reset", "Reset", "Back to step 0 with the same initial weights", FOOTER),
     ("d", "dataset", "Dataset", "Begin a new run on another dataset", FOOTER),
     ("c", "code", "Code", "The source code behind the focused panel", FOOTER),
     ("e", "export", "Export", "Save the records (CSV) and a picture of the screen (SVG)", FOOTER),
 )
+# fmt: on
 SHOWN_AS = {
-    "plus,equals_sign": "+", "minus": "-", "left": "←", "right": "→", "shift+left": "shift+←",
-    "shift+right": "shift+→", "question_mark": "?",
+    "plus,equals_sign": "+",
+    "minus": "-",
+    "left": "←",
+    "right": "→",
+    "shift+left": "shift+←",
+    "shift+right": "shift+→",
+    "question_mark": "?",
 }  # fmt: skip
 IN_FOOTER = {"plus,equals_sign": "+/-", "left": "←/→"}  # one entry there stands for two keys
 

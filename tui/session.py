@@ -289,10 +289,13 @@ class Session:
         self.replayer.settings = past[-1] if past else self._first_settings
         self.replayer.restore(snapshot)
         while self.replayer.step_count < step:
-            for at, settings in self.history.schedule:
-                if at == self.replayer.step_count:
-                    self.replayer.settings = settings
-            self.replayer.step()
+            self._replay_on()
+
+    def _replay_on(self) -> None:
+        for at, settings in self.history.schedule:
+            if at == self.replayer.step_count:
+                self.replayer.settings = settings
+        self.replayer.step()
 
     def branch(self) -> bool:
         """Go on from the step that is shown; the run so far stays as `other`, to compare with."""
@@ -309,6 +312,19 @@ class Session:
         self._replayed = (-1, self._replayed[1])
         return True
 
+    # ----- around the present point -----
+
+    def path(self, steps: int) -> tuple[Array, Array]:
+        """θ (K, P_θ) and φ (K, P_φ) over the last steps up to the one that is shown, replayed."""
+        last = self.step if self.shown is None else self.shown
+        thetas, phis = [], []
+        for step in range(max(0, last - steps), last + 1):
+            self._replay_to(step) if not thetas else self._replay_on()
+            thetas.append(self.replayer.theta.copy())
+            phis.append(self.replayer.phi.copy())
+        self._replayed = (-1, self._replayed[1])
+        return np.array(thetas), np.array(phis)
+
     # ----- words -----
 
     @property
@@ -324,7 +340,7 @@ class Session:
         ]
         phases = [phase for phase in PHASES if phase not in frozen]
         place = int(max(done, 0.0) * len(phases))
-        return f"{place + 1}/{len(phases)} " + phases[place].format(batch=self.trainer.batch_size)
+        return f"{place + 1}/{len(phases)} " + phases[place].format(batch=self.trainer.settings.batch_size)
 
     def note(self, step: int) -> str:
         """A sentence on what is confusing and right in the steps before this one, or ""."""

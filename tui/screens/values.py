@@ -66,7 +66,7 @@ class Values(ModalScreen[int | None]):
 class Rows(ScrollView, can_focus=True):
     """The rows of the history; only those on screen are ever written."""
 
-    DEFAULT_CSS = "Rows { height: 1fr; padding: 0 1; background: $surface; }"
+    DEFAULT_CSS = "Rows { height: 1fr; padding: 0 1; background: $surface; scrollbar-size-vertical: 1; }"
     BINDINGS = [
         Binding("up", "move(-1)"), Binding("down", "move(1)"), Binding("pageup", "move(-20)"),
         Binding("pagedown", "move(20)"), Binding("home", "move(-1000000000)"), Binding("end", "move(1000000000)"),
@@ -105,5 +105,5 @@ class Rows(ScrollView, can_focus=True):
             change = signed(row[name] - before[name]) if step else ""
             change = f" {change:>7}" if self.app.size.width >= ROOM_FOR_CHANGES + 8 else ""
             segments.append(Segment(f"{number(row[name]):>10}{change}", base + Style.parse(palette[name])))
-        segments.append(Segment(f"  {size(abs(row['residual'])):>8}", base))
+        segments.append(Segment(f"  {size(abs(row['residual'])):>7}", base))
         return Strip(segments).adjust_cell_length(self.size.width, base)
