@@ -233,6 +233,21 @@ class TinyVAE(App[None]):
         for chart in self.query(StepChart):
             chart.zoom()
 
+    def action_smooth(self) -> None:
+        for chart in self.query(StepChart):
+            chart.smooth()
+
+    def on_step_chart_pointed(self, message: StepChart.Pointed) -> None:
+        """Crosshairs are linked: all charts show the step that the mouse is over; a click looks at it."""
+        if message.clicked and message.step is not None:
+            self._look_at(message.step)
+        for chart in self.query(StepChart):
+            chart.point_at(message.step)
+
+    def on_step_chart_wheel(self, message: StepChart.Wheel) -> None:
+        for chart in self.query(StepChart):
+            chart.zoom(message.by, around=False)
+
     def action_scale(self) -> None:
         for chart in self.query(StepChart):
             chart.change_scale()
@@ -304,14 +319,15 @@ class TinyVAE(App[None]):
 
     def action_export(self) -> None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        stem = f"tinyvae-{self.session.data.name}-{stamp}"
+        folder = Path(f"tinyvae-{self.session.data.name}-{stamp}")
         try:
-            records = self.session.export_records(Path(f"{stem}.csv"))
-            Path(f"{stem}.svg").write_text(self.export_screenshot(), encoding="utf-8")
+            folder.mkdir()
+            self.session.export_records(folder)
+            (folder / "screen.svg").write_text(self.export_screenshot(), encoding="utf-8")
         except OSError as problem:
-            self.notify(f"Nothing was saved: {problem}", severity="error")
+            self.notify(f"Not everything was saved: {problem}", severity="error", timeout=10)
             return
-        self.notify(f"Saved {records.name} and {stem}.svg in {Path.cwd()}")
+        self.notify(f"records.csv, .jsonl and .npz, screen.svg and share.txt are in {folder.absolute()}")
 
     def action_tab(self, number: int) -> None:
         """On a narrow screen: which panel is shown. Everywhere: which one has the focus."""

@@ -35,10 +35,11 @@ TABLE = (
     ("w", "landscape", "Landscape", "The terms around the present point, θ across and φ up, with the path", HIDDEN),
     ("a", "settings", "Adjust", "Learning rates, updates of θ and φ per step, optimiser, samples, batch", FOOTER),
     ("x", "share", "Share", "One line of text that opens this run again, bit for bit", HIDDEN),
+    ("k", "smooth", "Smooth", "Charts show running means over 25 steps, or the values themselves", HIDDEN),
     ("r", "reset", "Reset", "Back to step 0 with the same initial weights", FOOTER),
     ("d", "dataset", "Dataset", "Begin a new run on another dataset", FOOTER),
     ("c", "code", "Code", "The source code behind the focused panel", FOOTER),
-    ("e", "export", "Export", "Save the records (CSV) and a picture of the screen (SVG)", FOOTER),
+    ("e", "export", "Export", "Save the records (CSV, JSONL, NPZ), the screen (SVG) and the share line", FOOTER),
 )
 # fmt: on
 SHOWN_AS = {

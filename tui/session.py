@@ -4,6 +4,8 @@ The engine and the screen share one thread: `advance` trains for a few milliseco
 switches and rewinding always land between two steps. All numbers that a panel shows come from here.
 """
 
+import csv
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -393,11 +395,15 @@ class Session:
         """The run as one line: `tinyvae --share …` opens it again, bit for bit."""
         return share(self.config, tuple(self.history.schedule), self.step)
 
-    def export_records(self, path: str | Path) -> Path:
-        """All records so far as CSV; NaN where nothing was recorded."""
-        path = Path(path)
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            file.write(",".join(self.history.names) + "\n")
-            for step in range(len(self.history)):
-                file.write(",".join(repr(value) for value in self.history.row(step).values()) + "\n")
-        return path
+    def export_records(self, folder: Path) -> None:
+        """All records so far as records.csv, .jsonl and .npz, and the share string; NaN is empty or null."""
+        names, rows = self.history.names, [self.history.row(step) for step in range(len(self.history))]
+        with open(folder / "records.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            writer.writerows([["" if np.isnan(v) else repr(v) for v in row.values()] for row in rows])
+        with open(folder / "records.jsonl", "w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps({k: v if np.isfinite(v) else None for k, v in row.items()}) + "\n")
+        np.savez(folder / "records.npz", **{name: self.history.column(name) for name in names})
+        (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")

@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+from textual import events
 from textual.geometry import Size
+from textual.message import Message
 
 from ..history import History
 from ..palette import background, colors, look
@@ -13,6 +15,16 @@ from .panel import Panel
 
 WINDOWS = (0, 2000, 500, 100)  # how many of the last steps a chart shows; 0 is all of them
 GUTTER = 7
+SMOOTH = 25  # steps
+
+
+def running_mean(values: Any, steps: int) -> Any:
+    """The mean of the last `steps` values at each step: a matter of steps, so that zooming never changes it."""
+    known = np.isfinite(values)
+    total = np.cumsum(np.where(known, values, 0.0))
+    count = np.cumsum(known).astype(float)
+    total[steps:], count[steps:] = total[steps:] - total[:-steps], count[steps:] - count[:-steps]
+    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
 class StepChart(Panel):
@@ -24,15 +36,61 @@ class StepChart(Panel):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.window = self.scale = 0
+        self.smoothed, self.pointed = False, None
         self.restart()
 
     def restart(self) -> None:
         self.y, self.x = Range(self.SCALES[self.scale]), Range()
 
-    def zoom(self) -> None:
-        """The next window: all steps, or fewer of the last ones."""
-        self.window = (self.window + 1) % len(WINDOWS)
+    class Pointed(Message):
+        """The mouse is over a step of a chart (None: it has left), or has clicked it."""
+
+        def __init__(self, step: int | None, clicked: bool = False):
+            super().__init__()
+            self.step, self.clicked = step, clicked
+
+    class Wheel(Message):
+        """The wheel was turned over a chart: zoom in (1) or out (−1)."""
+
+        def __init__(self, by: int):
+            super().__init__()
+            self.by = by
+
+    def zoom(self, by: int = 1, around: bool = True) -> None:
+        """The next window: all steps, or fewer of the last ones; past the last it begins anew if `around`."""
+        window = self.window + by
+        self.window = window % len(WINDOWS) if around else min(max(window, 0), len(WINDOWS) - 1)
         self._changed()
+
+    def point_at(self, step: int | None) -> None:
+        """Show the values at this step in place of the latest."""
+        self.pointed, self.plot = step, None
+        self.refresh()
+
+    def smooth(self) -> None:
+        """Running means over 25 steps, or the values themselves."""
+        self.smoothed = not self.smoothed
+        self._changed()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        self.post_message(self.Pointed(self._step_at(event)))
+
+    def on_leave(self) -> None:
+        self.post_message(self.Pointed(None))
+
+    def on_click(self, event: events.Click) -> None:
+        self.post_message(self.Pointed(self._step_at(event), clicked=True))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self.post_message(self.Wheel(1))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        self.post_message(self.Wheel(-1))
+
+    def _step_at(self, event: events.MouseEvent) -> int | None:
+        at = event.get_content_offset(self)
+        x = self.plot.x_at(at.x) if self.plot is not None and at is not None else None
+        return None if x is None or self.session is None else min(max(round(x), 0), self.session.step)
 
     def change_scale(self) -> None:
         """Linear or symlog."""
@@ -43,6 +101,7 @@ class StepChart(Panel):
         self.restart()
         words = [f"last {WINDOWS[self.window]} steps"] if self.window else []
         words += [self.SCALES[self.scale].kind] if self.scale else []
+        words += [f"mean of {SMOOTH} steps"] if self.smoothed else []
         self.border_subtitle = ", ".join(words)
         self.plot = None
         self.refresh()
@@ -54,13 +113,16 @@ class StepChart(Panel):
             steps = session.other.column("step")
             for name, _ in self.COLUMNS:
                 color = mix(ground, self.color(name, palette), 0.45)
-                values = self.values(session.other, name, session)
+                values = self._drawn(session.other, name, session)
                 series.append(Series("", steps, values, color, value="", connect=True))
         steps = session.history.column("step")
         for name, label in self.COLUMNS:
-            values = self.values(session.history, name, session)
+            values = self._drawn(session.history, name, session)
             series.append(Series(label, steps, values, self.color(name, palette), connect=True))
         tail = WINDOWS[self.window]
+        crosshair = (
+            self.pointed if self.pointed is not None else view.step if session.shown is not None else None
+        )
         return line_chart(
             size.width,
             size.height,
@@ -71,9 +133,13 @@ class StepChart(Panel):
             window=(max(0.0, view.step - float(tail)), float(max(view.step, tail))) if tail else None,
             band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
-            crosshair=float(view.step) if session.shown is not None else None,
+            crosshair=crosshair,
             gutter=GUTTER,
         )
+
+    def _drawn(self, history: History, name: str, session: Session) -> Any:
+        values = self.values(history, name, session)
+        return running_mean(values, SMOOTH) if self.smoothed else values
 
     def values(self, history: History, name: str, session: Session) -> Any:
         return history.column(name) * session.units.factor

@@ -1,5 +1,6 @@
 """The latent space of one chosen x, and the data space with the decoder's picture of it."""
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,20 @@ from textual.message import Message
 
 from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, Range, Series, density_levels, line_chart, mix, plane
-from ..session import Session, View
+from ..session import Latent, Session, View
 from .panel import Panel
+
+GHOST = 24  # how many looks back the ghost of the posterior stands
 
 
 class LatentPanel(Panel):
-    """p(z), q(z|x) and pθ(z|x) of the chosen x."""
+    """p(z), q(z|x) and pθ(z|x) of the chosen x, and the ghost of the posterior as it was."""
 
     TITLE = "latent space of the chosen x ◆"
     HELP = (
         "Where the chosen data point can come from: the prior p(z) before seeing x, the posterior pθ(z|x) that the "
-        "decoder implies, and the encoder's q(z|x) that tries to match it. n and N choose another x."
+        "decoder implies, and the encoder's q(z|x) that tries to match it. The pale curve is the posterior some steps "
+        "ago: while θ learns the target moves. n and N choose another x."
     )
 
     def __init__(self, **kwargs: Any):
@@ -28,52 +32,61 @@ class LatentPanel(Panel):
 
     def restart(self) -> None:
         self.y = Range()
+        self._past: deque[tuple[int, int, Latent]] = deque(maxlen=GHOST)
+
+    def show(self, view: View, session: Session) -> None:
+        while self._past and (self._past[-1][0] >= view.step or self._past[-1][1] != view.chosen):
+            self._past.pop()  # looking back, or at another x
+        self._past.append((view.step, view.chosen, view.latent))
+        super().show(view, session)
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         palette, latent, ground = colors(self), view.latent, background(self)
+        pale = mix(ground, palette["posterior"], 0.5)
+        then, _, ghost = self._past[0]
+        name = f"{view.step - then} steps ago" if then < view.step else ""
         if view.model.latent_dim == 1:
+            fill = mix(ground, palette["posterior"], 0.3)
             series = [
                 Series("p(z)", latent.ticks, latent.prior, palette["prior"], value=""),
-                Series(
-                    "pθ(z|x)",
-                    latent.ticks,
-                    latent.posterior,
-                    palette["posterior"],
-                    fill=mix(ground, palette["posterior"], 0.3),
-                    value="",
-                ),
+                Series("pθ(z|x)", latent.ticks, latent.posterior, palette["posterior"], fill=fill, value=""),
                 Series("q(z|x)", latent.ticks, latent.q, palette["q"], value=""),
             ]
+            if name:
+                series.insert(1, Series(name, ghost.ticks, ghost.posterior, pale, value=""))
             window = (float(latent.ticks[0]), float(latent.ticks[-1]))
             return line_chart(
                 size.width, size.height, series, look=look(self), y=self.y, window=window, x_name="z", gutter=5
             )
-        reach = float(latent.ticks[-1])
-        extent = (-reach, reach, -reach, reach)
-        layers = [
-            Heat(latent.posterior, palette["posterior"], ground, extent=extent),
-            Contour(latent.prior, density_levels(latent.prior), palette["prior"], "p(z)", extent=extent),
-            Contour(
-                latent.posterior,
-                density_levels(latent.posterior),
-                palette["posterior"],
-                "pθ(z|x)",
-                extent=extent,
-            ),
-            Contour(latent.q, density_levels(latent.q), palette["q"], "q(z|x)", extent=extent),
+        fields = [
+            (latent, latent.prior, palette["prior"], "p(z)"),
+            (latent, latent.posterior, palette["posterior"], "pθ(z|x)"),
+            (latent, latent.q, palette["q"], "q(z|x)"),
         ]
-        ends = (-reach, reach)
+        if name:
+            fields.insert(1, (ghost, ghost.posterior, pale, name))
+        layers: list[Heat | Contour] = [
+            Heat(latent.posterior, palette["posterior"], ground, extent=_extent(latent))
+        ]
+        for where, field, color, label in fields:
+            layers.append(Contour(field, density_levels(field), color, label, extent=_extent(where)))
+        reach = _extent(latent)
         return plane(
             size.width,
             size.height,
             layers,
             look=look(self),
-            x_range=ends,
-            y_range=ends,
+            x_range=reach[:2],
+            y_range=reach[2:],
             equal=True,
             x_name="z₁",
             y_name="z₂",
         )
+
+
+def _extent(latent: Latent) -> tuple[float, float, float, float]:
+    reach = float(latent.ticks[-1])
+    return (-reach, reach, -reach, reach)
 
 
 class DataPanel(Panel):
