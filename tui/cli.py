@@ -162,6 +162,12 @@ def parser() -> argparse.ArgumentParser:
         choices=("braille", "block", "ascii"),
         help="what plots are drawn with (default: what fits)",
     )
+    screen.add_argument(
+        "--serve", action="store_true", help="show the app in a web browser, on this machine only"
+    )
+    screen.add_argument(
+        "--port", type=whole(1, 65535), default=8000, metavar="P", help="for --serve (default: 8000)"
+    )
     top.add_argument("--version", action="store_true", help="print the version")
 
     commands = top.add_subparsers(dest="command", metavar="{train}", parser_class=Parser)
@@ -221,6 +227,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .headless import train
 
             return train(config, args.steps or last or 1000, args.out, schedule)
+        if args.serve:
+            from .serve import serve
+
+            config.open()  # complain here about bad input, not in the browser
+            return serve(argv if argv is not None else sys.argv[1:], args.port)
         return open_app(config, schedule, last, args)
     except (ValueError, OSError) as problem:
         return complain(problem)
@@ -231,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_app(config: "Config", schedule: "Schedule", last: int | None, args: argparse.Namespace) -> int:
     """Open the app; after it closes, print the last terms."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+    in_browser = "TEXTUAL_DRIVER" in os.environ  # set by textual-serve
+    if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         return complain("the app needs a terminal; here is none. Without one, run: tinyvae train --steps 1000")
     config.open()  # complain about bad input before the screen changes
     from .app import TinyVAE

@@ -22,8 +22,8 @@ class LatentPanel(Panel):
     TITLE = "latent space of the chosen x ◆"
     HELP = (
         "Where the chosen data point can come from: the prior p(z) before seeing x, the posterior pθ(z|x) that the "
-        "decoder implies, and the encoder's q(z|x) that tries to match it. The pale curve is the posterior some steps "
-        "ago: while θ learns the target moves. n and N choose another x."
+        "decoder implies, and the encoder's q(z|x) that tries to match it. The pale curve is the posterior some "
+        "steps ago: while θ learns, the target moves. n and N choose another x."
     )
 
     def __init__(self, **kwargs: Any):
@@ -44,7 +44,7 @@ class LatentPanel(Panel):
         palette, latent, ground = colors(self), view.latent, background(self)
         pale = mix(ground, palette["posterior"], 0.5)
         then, _, ghost = self._past[0]
-        name = f"{view.step - then} steps ago" if then < view.step else ""
+        name = f"{view.step - then} ago" if then < view.step else ""
         if view.model.latent_dim == 1:
             fill = mix(ground, palette["posterior"], 0.3)
             series = [
