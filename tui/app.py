@@ -1,6 +1,7 @@
 """The app: one run on screen, with its switches. It asks the session for everything it shows."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from tinyvae import DATASETS
-from tinyvae.runs import Config, Schedule
+from tinyvae.runs import Config, Run, Schedule
 
 from . import keys
 from .palette import colors
@@ -220,6 +221,9 @@ class TinyVAE(App[None]):
 
     def action_share(self) -> None:
         line = self.session.share_string
+        if not line:
+            self.notify("A lesson has chosen how this run begins: a line cannot say it.", severity="warning")
+            return
         self.copy_to_clipboard(line)
         self.notify(
             f"tinyvae --share {line}", title="This line opens the same run, bit for bit (copied)", timeout=20
@@ -303,13 +307,32 @@ class TinyVAE(App[None]):
             return
         try:
             async with self._busy:
-                self.session.open(Config(dataset=name, seed=self.session.config.seed))
+                self.begin(Config(dataset=name, seed=self.session.config.seed).open)
         except ValueError as problem:
             self.notify(str(problem), severity="error")
             return
+        self.session.run(True)
+
+    def begin(self, make: Callable[[], Run]) -> None:
+        """Put another run on screen, paused at its step 0."""
+        self.session.run(False)
+        self.session.open_run(make)
         self._step_seconds = SLOW_STEP + 1  # until a step has been timed, take it to be slow
         self._restart_panels()
-        self.session.run(True)
+
+    @work(exclusive=True, group="lesson")
+    async def action_lessons(self) -> None:
+        """Choose a lesson and play it; what is heavy to import waits until now."""
+        from . import classroom
+
+        self.session.run(False)
+        lesson = await classroom.choose(self)
+        if lesson is not None:
+            await classroom.play(self, lesson)
+
+    def focus_panel(self, name: str) -> None:
+        """Show and focus the panel with this id."""
+        self.action_tab([panel.id for panel in self.query(Panel)].index(name) + 1)
 
     def _restart_panels(self) -> None:
         self._painted, self._shown = (perf_counter(), self.session.step), None

@@ -254,7 +254,8 @@ def open_app(config: "Config", schedule: "Schedule", last: int | None, args: arg
     app.run()
     session = app.session
     print(one_line(session.history.row(session.step), session.data.name))
-    print(f"the same run again: tinyvae --share {session.share_string}")
+    if session.share_string:
+        print(f"the same run again: tinyvae --share {session.share_string}")
     if session.stopped:
         return DIVERGED
     return app.return_code or GOOD

@@ -36,6 +36,7 @@ TABLE = (
     ("a", "settings", "Adjust", "Learning rates, updates of θ and φ per step, optimiser, samples, batch", FOOTER),
     ("x", "share", "Share", "One line of text that opens this run again, bit for bit", HIDDEN),
     ("k", "smooth", "Smooth", "Charts show running means over 25 steps, or the values themselves", HIDDEN),
+    ("l", "lessons", "Lessons", "The essay's claims, one by one: predict, watch, compare", FOOTER),
     ("r", "reset", "Reset", "Back to step 0 with the same initial weights", FOOTER),
     ("d", "dataset", "Dataset", "Begin a new run on another dataset", FOOTER),
     ("c", "code", "Code", "The source code behind the focused panel", FOOTER),

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyvae import TERMS, Diverged, StepRecord, Trainer
+from tinyvae import TERMS, Diverged, StepRecord
 from tinyvae.model import VAE
-from tinyvae.runs import Config, Schedule, share
+from tinyvae.runs import Config, Run, Schedule, share
 from tinyvae.training import Evaluation, Settings
 
 from .history import Event, History
@@ -149,9 +149,14 @@ class Session:
 
         The changes of `schedule` are made when their steps come.
         """
-        opened = config.open()
-        self.config, self.data, self.model, self.trainer = config, opened.data, opened.model, opened.trainer
-        self.replayer: Trainer = config.open().trainer
+        self.open_run(config.open, schedule)
+
+    def open_run(self, make: Callable[[], Run], schedule: Schedule = ()) -> None:
+        """Begin the run that `make` makes; it is called twice, the second one is for looking back."""
+        run, again = make(), make()
+        self._make = make
+        self.config, self.data, self.model, self.trainer = run.config, run.data, run.model, run.trainer
+        self.replayer = again.trainer
         self.replayer.evaluate_every = 0
         self.other: History | None = None
         self.chosen, self.units = 0, replace(self.units, total=0)
@@ -160,10 +165,8 @@ class Session:
 
     def reset(self) -> None:
         """Back to step 0 with the same initial weights and the present settings."""
-        settings, self.trainer.settings = self.trainer.settings, self._first_settings
-        self.trainer.reset()
-        self._first_schedule = ()
-        self._begin()
+        settings = self.trainer.settings
+        self.open_run(self._make)
         if settings != self._first_settings:
             self._apply(settings, "")
 
@@ -392,7 +395,9 @@ class Session:
 
     @property
     def share_string(self) -> str:
-        """The run as one line: `tinyvae --share …` opens it again, bit for bit."""
+        """The run as one line, `tinyvae --share …` opens it again; "" where a lesson has chosen the start."""
+        if self._make != self.config.open:
+            return ""
         return share(self.config, tuple(self.history.schedule), self.step)
 
     def export_records(self, folder: Path) -> None:
@@ -406,4 +411,5 @@ class Session:
             for row in rows:
                 file.write(json.dumps({k: v if np.isfinite(v) else None for k, v in row.items()}) + "\n")
         np.savez(folder / "records.npz", **{name: self.history.column(name) for name in names})
-        (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")
+        if self.share_string:
+            (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")
