@@ -160,8 +160,9 @@ class Session:
         self.replayer.evaluate_every = 0
         self.other: History | None = None
         self.chosen, self.units = 0, replace(self.units, total=0)
-        self._first_settings, self._first_schedule = self.trainer.settings, schedule
+        self._first_settings = self.trainer.settings
         self._begin()
+        self.planned = list(schedule)
 
     def reset(self) -> None:
         """Back to step 0 with the same initial weights and the present settings."""
@@ -172,8 +173,8 @@ class Session:
 
     def _begin(self) -> None:
         self.stopped = ""  # why the run cannot go on
-        self.planned = list(self._first_schedule)
-        self.until: int | None = None  # a shared run waits at this step
+        self.planned: list[tuple[int, Settings]] = []  # changes of a shared run that are still to come
+        self.until: int | None = None  # where a shared run or a lesson's phase waits
         self.shown: int | None = None
         self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
         evaluation = self.trainer.evaluate()
