@@ -23,7 +23,7 @@ from . import keys
 from .palette import colors
 from .screens.adjust import Adjust
 from .screens.choose import Choose
-from .screens.code import Code
+from .screens.code import OF_PANEL, Code
 from .screens.help import Help
 from .screens.landscape import LandscapeScreen
 from .screens.values import Values
@@ -296,7 +296,11 @@ class TinyVAE(App[None]):
         self.push_screen(Help(focused if isinstance(focused, Panel) else None))
 
     def action_code(self) -> None:
-        self.push_screen(Code(self.focused.id if self.focused is not None else None))
+        panel = self.focused.id if self.focused is not None else None
+        self.push_screen(Code(OF_PANEL.get(panel or "", "elbo")))
+
+    def on_identity_asked(self, message: Identity.Asked) -> None:
+        self.push_screen(Code(message.term))
 
     def action_dataset(self) -> None:
         self.session.run(False)

@@ -1,9 +1,10 @@
-"""The very source code that computes what a panel shows."""
+"""Read the code: the very source that computes a term, its formula, and how gradients flow through it."""
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.syntax import Syntax
 from textual.app import ComposeResult
@@ -12,50 +13,100 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tinyvae import Target, Trainer, decompose
-from tinyvae.decomposition import _Integrals, attribute
+from tinyvae import Target, Trainer, decompose, decomposition, ops, target
 from tinyvae.fused import FusedGradient
-from tinyvae.model import VAE
+from tinyvae.model import Gaussian, VAEJoint
 
-BEHIND: dict[str | None, tuple[Callable[..., Any] | type, ...]] = {
-    "bound": (Target, decompose),
-    "parts": (_Integrals,),
-    "latent": (Target,),
-    "data": (VAE.decode, VAE.encode),
-    "chase": (Trainer.step, attribute),
-    None: (FusedGradient, Trainer.step),
+from ..palette import NAMES, colors
+
+TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
+Piece = Callable[..., Any] | type | property | str  # a str names a primitive of ops, shown with its VJP
+
+
+class Behind(NamedTuple):
+    """What is behind a term."""
+
+    formula: str
+    pieces: tuple[Piece, ...]
+
+
+BEHIND = {
+    "log_px": Behind("log pθ(x) = log ∫ p(z) pθ(x|z) dz", (Target, VAEJoint)),
+    "reconstruction": Behind(
+        "E_q[log pθ(x|z)] = ∫ q(z|x) log pθ(x|z) dz",
+        (decompose, decomposition._Integrals, "gaussian_log_likelihood", "bernoulli_log_likelihood"),
+    ),
+    "kl_prior": Behind(
+        "KL(q‖p(z)) = ½ [tr(C Cᵀ) + |mean|² − L] − Σ log C_ii", ("gaussian_kl", Gaussian, "reparameterise")
+    ),
+    "kl_posterior": Behind(
+        "KL(q‖pθ(z|x)) = ∫ q(z|x) [log q(z|x) − log pθ(z|x)] dz",
+        (decompose, decomposition._Integrals, target.Target),
+    ),
+    "elbo": Behind(
+        "ELBO = E_q[log pθ(x|z)] − KL(q‖p(z)), and its gradient by the chain rule",
+        (FusedGradient, Trainer.step),
+    ),
 }
+OF_PANEL = {"bound": "log_px", "parts": "reconstruction", "latent": "kl_posterior", "chase": "kl_posterior"}
+
+
+def source(piece: Piece) -> tuple[str, str, int]:
+    """(name and file, source text, first line) of a function, a class, or a primitive with its VJP."""
+    if isinstance(piece, str):
+        text = inspect.getsource(ops)
+        start = text.index(f"@primitive\ndef {piece}(")
+        vjp = re.compile(rf"^defvjp\(\s*{piece},(.|\n)*?\)\n(?=\n\n|\Z)", re.MULTILINE).search(text, start)
+        assert vjp is not None  # every primitive has one
+        return f"{piece}   tinyvae/ops.py", text[start : vjp.end()], text.count("\n", 0, start) + 1
+    lines, first = inspect.getsourcelines(piece)  # type: ignore[arg-type]
+    path = Path(inspect.getfile(piece))  # type: ignore[arg-type]
+    name = getattr(piece, "__qualname__", "")
+    return f"{name}   {path.parent.name}/{path.name}", "".join(lines), first
 
 
 class Code(ModalScreen[None]):
-    """File, line and source of what is behind the focused panel."""
+    """One term at a time; ← and → go through the five."""
 
-    BINDINGS = [Binding("escape,c,q", "dismiss", "Close")]
+    BINDINGS = [
+        Binding("escape,c,q", "dismiss", "Close"),
+        Binding("right,tab", "term(1)", "Next term"),
+        Binding("left,shift+tab", "term(-1)", "Previous term"),
+    ]
     DEFAULT_CSS = """
     Code { align: center middle; }
     Code VerticalScroll { width: 95%; height: 95%; border: round $accent; background: $surface; }
+    Code Static { height: auto; }
     """
 
-    def __init__(self, panel: str | None):
+    def __init__(self, term: str | None):
         super().__init__()
-        self.panel = panel if panel in BEHIND else None
+        self.term = TERMS.index(term) if term in TERMS else TERMS.index("elbo")
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll() as scroll:
-            scroll.border_title = "The code behind this panel"
-            scroll.border_subtitle = "esc closes · ↑ ↓ scroll"
-            theme = "monokai" if self.app.current_theme.dark else "friendly"
-            for thing in BEHIND[self.panel]:
-                lines, first = inspect.getsourcelines(thing)
-                file = Path(inspect.getfile(thing)).name
-                yield Static(f"[b]{thing.__qualname__}[/b]   tinyvae/{file}, line {first}")
-                yield Static(
-                    Syntax(
-                        "".join(lines),
-                        "python",
-                        theme=theme,
-                        line_numbers=True,
-                        start_line=first,
-                        word_wrap=True,
-                    )
-                )
+        scroll = VerticalScroll()
+        scroll.border_subtitle = "← → another term · ↑ ↓ scroll · esc closes"
+        yield scroll
+
+    async def on_mount(self) -> None:
+        await self._write()
+
+    async def action_term(self, by: int) -> None:
+        self.term = (self.term + by) % len(TERMS)
+        await self._write()
+
+    async def _write(self) -> None:
+        term = TERMS[self.term]
+        scroll = self.query_one(VerticalScroll)
+        scroll.border_title = f"The code behind {NAMES[term]}"
+        await scroll.remove_children()
+        theme = "monokai" if self.app.current_theme.dark else "friendly"
+        blocks = [Static(f"[bold {colors(self)[term]}]{BEHIND[term].formula.replace('[', chr(92) + '[')}[/]\n")]
+        for piece in BEHIND[term].pieces:
+            where, text, first = source(piece)
+            blocks.append(Static(f"[b]{where}[/b], line {first}"))
+            code = Syntax(text, "python", theme=theme, line_numbers=True, start_line=first, word_wrap=True)
+            blocks.append(Static(code))
+        await scroll.mount_all(blocks)
+        scroll.scroll_home(animate=False)
+        scroll.focus()

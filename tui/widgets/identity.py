@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 from rich.text import Text
+from textual import events
+from textual.message import Message
 from textual.widget import Widget
 
 from ..palette import NAMES, colors
@@ -55,8 +57,22 @@ class Identity(Widget):
     Identity { height: 7; padding: 0 1; }
     """
 
+    class Asked(Message):
+        """A term was clicked: somebody wants to read its code."""
+
+        def __init__(self, term: str):
+            super().__init__()
+            self.term = term
+
+    def on_click(self, event: events.Click) -> None:
+        at = event.get_content_offset(self)
+        terms = [term for term, (start, stop) in self._columns.items() if at and start <= at.x < stop]
+        if terms:
+            self.post_message(self.Asked(terms[0]))
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
+        self._columns: dict[str, tuple[int, int]] = {}  # where each term stands
         self.view: View | None = None
         self.session: Session | None = None
 
@@ -91,6 +107,7 @@ class Identity(Widget):
             if bars:
                 texts = [f"{text:>8} {bar(change, largest)}" for text, change in zip(texts, changes)]
             values = (NAMES[term], number(row[term] * units.factor), *texts)
+            self._columns[term] = (lines[0].cell_len, lines[0].cell_len + column)
             for k, (line, text) in enumerate(zip(lines, values)):
                 line.append(text.center(column), style=f"bold {color}" if k < 2 else color)
                 line.append(f" {SIGNS[term] if k < 2 else ' '} ", style=palette["faint"])
