@@ -17,6 +17,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from tinyvae import DATASETS
+from tinyvae.gap import GapSplit
 from tinyvae.runs import Config, Run, Schedule
 
 from . import keys
@@ -26,6 +27,7 @@ from .screens.choose import Choose
 from .screens.code import OF_PANEL, Code
 from .screens.help import Help
 from .screens.landscape import LandscapeScreen
+from .screens.lessons import Card
 from .screens.values import Values
 from .session import Session
 from .widgets.charts import BoundChart, PartsChart, PursuitChart, StepChart
@@ -211,6 +213,22 @@ class TinyVAE(App[None]):
         self.session.run(False)
         self.push_screen(LandscapeScreen(self.session))
 
+    @work(exclusive=True, group="gap")
+    async def action_gap(self) -> None:
+        self.session.run(False)
+        self.notify("Looking for the best q of every data point …", timeout=3)
+        async with self._busy:
+            split = await asyncio.to_thread(self.session.split_gap)
+        await self.push_screen_wait(
+            Card("The gap, split", gap_text(split, self.session.chosen), ["close"], wide=True)
+        )
+        self.paint(force=True)
+
+    def action_gap_every(self) -> None:
+        self.session.gap_every = 0 if self.session.gap_every else 50
+        every = "at every 50 steps from now on" if self.session.gap_every else "only when you press g"
+        self.notify(f"The gap is split {every}.")
+
     def action_settings(self) -> None:
         self.push_screen(Adjust(self.session.trainer.settings), self._adjust)
 
@@ -382,3 +400,20 @@ class TinyVAE(App[None]):
         for _, action, name, what, _ in keys.TABLE:
             if action != "quit":
                 yield SystemCommand(name, what, partial(self.run_action, action))
+
+
+def gap_text(split: GapSplit, chosen: int) -> str:
+    """The split gap in words and numbers, nats."""
+    mean = split.mean()
+    rows = (
+        ("KL to the posterior", split.kl_posterior[chosen], mean.kl_posterior),
+        ("approximation: the best q of the family", split.approximation[chosen], mean.approximation),
+        ("amortisation: what the encoder misses of that", split.amortisation[chosen], mean.amortisation),
+    )
+    table = "\n".join(f"| {name} | {one:.6f} | {average:.6f} |" for name, one, average in rows)
+    return (
+        "For each data point the best Gaussian q of the encoder's family was found by optimising the exact KL. What "
+        "even that one misses is the *approximation gap*; the rest is the *amortisation gap*: one encoder has to "
+        "serve all data points. (Cremer et al. 2018, equation 5.)\n\n"
+        f"| nats | the chosen x | mean of all |\n|---|---|---|\n{table}\n"
+    )

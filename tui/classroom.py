@@ -93,7 +93,7 @@ async def measure(app: "TinyVAE", lesson: Lesson) -> None:
     app.notify("Measuring; this can take some seconds.")
     measured = await asyncio.to_thread(lesson.measure, 0)
     rows = [
-        f"| {c.claim} | {c.measured:.6g} | {c.expected} | {'✓' if c.ok else '✗'} |"
+        f"| {c.claim.replace('|', '∣')} | {c.measured:.6g} | {c.expected} | {'✓' if c.ok else '✗'} |"
         for c in lesson.check(measured)
     ]
     table = "\n".join(["| claim | measured | expected | |", "|---|---|---|---|", *rows])

@@ -32,6 +32,8 @@ TABLE = (
     ("z", "zoom", "Zoom", "Charts show all steps, or the last 2000, 500 or 100", HIDDEN),
     ("y", "scale", "Scale", "Charts are linear or symlog: logarithmic away from 0", HIDDEN),
     ("v", "values", "Values", "A table of every step: each term and its change", HIDDEN),
+    ("g", "gap", "Gap", "Split KL to the posterior: what the best q of the family misses, and the rest", HIDDEN),
+    ("G", "gap_every", "Gap every 50", "Split it at every 50 steps while running, or no longer", HIDDEN),
     ("w", "landscape", "Landscape", "The terms around the present point, θ across and φ up, with the path", HIDDEN),
     ("a", "settings", "Adjust", "Learning rates, updates of θ and φ per step, optimiser, samples, batch", FOOTER),
     ("x", "share", "Share", "One line of text that opens this run again, bit for bit", HIDDEN),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyvae import TERMS, Diverged, StepRecord
+from tinyvae.gap import GapSplit, split_gap
 from tinyvae.model import VAE
 from tinyvae.runs import Config, Run, Schedule, share
 from tinyvae.training import Evaluation, Settings
@@ -142,6 +143,7 @@ class Session:
     def __init__(self, config: Config, speed: float = 50.0, clock: Callable[[], float] = perf_counter):
         self.clock, self.units = clock, Units()
         self.speed, self.running = speed, False
+        self.gap_every = 0  # split the gap at every so many steps; 0: only when asked
         self.open(config)
 
     def open(self, config: Config, schedule: Schedule = ()) -> None:
@@ -173,6 +175,7 @@ class Session:
 
     def _begin(self) -> None:
         self.stopped = ""  # why the run cannot go on
+        self.gaps: dict[int, GapSplit] = {}  # means over the data, by step
         self.planned: list[tuple[int, Settings]] = []  # changes of a shared run that are still to come
         self.until: int | None = None  # where a shared run or a lesson's phase waits
         self.shown: int | None = None
@@ -219,6 +222,8 @@ class Session:
         while self.running and self._credit >= 1 and self.step_once():
             taken += 1
             self._credit -= 1
+            if self.gap_is_due:
+                self.split_gap()
             if self.clock() - start >= seconds:
                 break
         return taken
@@ -311,6 +316,7 @@ class Session:
         self._replay_to(step)
         self.other = self.history.copy()
         self.history.truncate(step)
+        self.gaps = {at: split for at, split in self.gaps.items() if at <= step}
         self.trainer.settings = self.replayer.settings
         self.trainer.restore(self.replayer.snapshot())
         self.history.events.append(Event(step, "branch"))
@@ -330,6 +336,17 @@ class Session:
             phis.append(self.replayer.phi.copy())
         self._replayed = (-1, self._replayed[1])
         return np.array(thetas), np.array(phis)
+
+    def split_gap(self) -> GapSplit:
+        """kl_posterior of each data point = what the best q of the family misses + what this q misses of that."""
+        view = self.view()
+        split = split_gap(view.evaluation.target, view.evaluation.q)
+        self.gaps[view.step] = split.mean()
+        return split
+
+    @property
+    def gap_is_due(self) -> bool:
+        return self.gap_every > 0 and self.step % self.gap_every == 0 and self.step not in self.gaps
 
     # ----- words -----
 

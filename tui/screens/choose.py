@@ -20,7 +20,7 @@ class Choose(ModalScreen[str | None]):
     Choose { align: center middle; }
     Choose Vertical { width: 90%; max-width: 96; height: auto; max-height: 90%; border: round $accent;
                       background: $surface; }
-    Choose OptionList { height: auto; max-height: 100%; border: none; background: $surface; }
+    Choose OptionList, Choose OptionList:focus { height: auto; max-height: 100%; border: none; background: $surface; }
     """
 
     def __init__(self, names: Sequence[str], now: str):

@@ -21,7 +21,7 @@ class Card(ModalScreen[int | None]):
                     background: $surface; }
     Card VerticalScroll { height: auto; max-height: 60vh; }
     Card Markdown { padding: 0 2; background: $surface; margin: 0; }
-    Card OptionList { height: auto; max-height: 24; border: none; background: $surface; }
+    Card OptionList, Card OptionList:focus { height: auto; max-height: 24; border: none; background: $surface; }
     """
 
     def __init__(self, title: str, text: str, choices: Sequence[str], note: str = "", wide: bool = False):

@@ -119,6 +119,7 @@ class StepChart(Panel):
         for name, label in self.COLUMNS:
             values = self._drawn(session.history, name, session)
             series.append(Series(label, steps, values, self.color(name, palette), connect=True))
+        series += self.extra(session, palette)
         tail = WINDOWS[self.window]
         crosshair = (
             self.pointed if self.pointed is not None else view.step if session.shown is not None else None
@@ -143,6 +144,10 @@ class StepChart(Panel):
 
     def values(self, history: History, name: str, session: Session) -> Any:
         return history.column(name) * session.units.factor
+
+    def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
+        """What a chart shows besides columns of the history."""
+        return []
 
     def color(self, name: str, palette: dict[str, str]) -> str:
         return palette[name]
@@ -175,6 +180,13 @@ class PartsChart(StepChart):
         "Reconstruction: how well x is explained from z drawn by q. KL to prior: what q spends on telling the data "
         "points apart; it usually rises while training, and that is no bug. KL to posterior: what q misses."
     )
+
+    def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
+        if not session.gaps:
+            return []
+        steps = np.array(sorted(session.gaps))
+        values = np.array([session.gaps[step].approximation for step in steps]) * session.units.factor
+        return [Series("of it approximation", steps, values, palette["text"], connect=True)]
 
 
 class PursuitChart(StepChart):
