@@ -242,7 +242,9 @@ def test_without_hidden_layers_encoder_and_decoder_are_linear():
     model, theta, phi, x, _ = setting({"latent_dim": 2, "hidden": ()})
     a, b = np.random.default_rng(5).standard_normal((2, 4, 2))
     origin = model.decode(theta, np.zeros((4, 2)))
-    close(model.decode(theta, 2 * a - 3 * b), 2 * model.decode(theta, a) - 3 * model.decode(theta, b) + 2 * origin)
+    close(
+        model.decode(theta, 2 * a - 3 * b), 2 * model.decode(theta, a) - 3 * model.decode(theta, b) + 2 * origin
+    )
     mean = model.encode(phi, x).mean
     (W, bias), *more = model.unpack_phi(phi).layers
     assert not more
@@ -380,7 +382,10 @@ def test_a_wrong_shape_is_told_what_was_expected_and_what_came():
         (lambda: model.decode(theta, z[:, 0]), r"z: expected shape \(7, 2\), got \(7,\)"),
         (lambda: model.decode(phi, z), rf"theta: expected shape \({P},\), got \({Q},\)"),
         (lambda: model.log_likelihood(theta, x[:, 0], z), r"x: expected shape \(N, 3\), got \(7,\)"),
-        (lambda: model.elbo_and_grad(theta, phi, x, eps[:, :3]), r"eps: expected shape \(1, 7, 2\), got \(1, 3, 2\)"),
+        (
+            lambda: model.elbo_and_grad(theta, phi, x, eps[:, :3]),
+            r"eps: expected shape \(1, 7, 2\), got \(1, 3, 2\)",
+        ),
         (lambda: model.elbo_and_grad(theta, phi, x, eps[0, 0]), r"eps: expected shape .*, got \(2,\)"),
         (lambda: model.elbo_and_grad(phi, phi, x, eps), rf"theta: expected shape \({P},\), got \({Q},\)"),
         (lambda: model.elbo_and_grad(theta, theta, x, eps), rf"phi: expected shape \({Q},\), got \({P},\)"),

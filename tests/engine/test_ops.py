@@ -174,7 +174,9 @@ def test_check_grads_would_notice_a_vjp_wrong_only_in_its_own_derivative():
     def square(a):
         return a**2
 
-    defvjp(square, lambda ans, a: lambda g: g * 2 * anp.array(getattr(a, "_value", a)))  # a constant to autograd
+    defvjp(
+        square, lambda ans, a: lambda g: g * 2 * anp.array(getattr(a, "_value", a))
+    )  # a constant to autograd
     check_grads(square, modes=["rev"], order=1)(1.3)
     with pytest.raises(AssertionError):
         check_grads(square, modes=["rev"], order=2)(1.3)
@@ -182,7 +184,9 @@ def test_check_grads_would_notice_a_vjp_wrong_only_in_its_own_derivative():
 
 def test_the_second_derivative_of_the_bernoulli_is_minus_the_variance():
     logits = np.linspace(-4, 4, 9)
-    second = elementwise_grad(elementwise_grad(lambda l: ops.bernoulli_log_likelihood(np.ones((9, 1)), l[:, None])))
+    second = elementwise_grad(
+        elementwise_grad(lambda l: ops.bernoulli_log_likelihood(np.ones((9, 1)), l[:, None]))
+    )
     p = 1 / (1 + np.exp(-logits))
     close(second(logits), -p * (1 - p), 1e-12)
 

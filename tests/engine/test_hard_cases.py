@@ -1,0 +1,198 @@
+"""The exact terms where they are hard: right within the error that they state, or openly not certified.
+
+Never silently wrong: each case is computed again by brute force (`oracles`), and a value that misses it by
+more than its own error must not claim the tolerance.
+"""
+
+import numpy as np
+import oracles
+import pytest
+
+import tinyvae as tv
+
+TOLERANCE = {1: 1e-9, 2: 1e-6}
+
+
+def phi_of(model, mean, std, lower=0.0):
+    """φ of an encoder that answers the same q to every x."""
+    phi = np.zeros(model.phi_size)
+    bias = model.unpack_phi(phi).layers[-1][1]
+    L = model.latent_dim
+    bias[:L], bias[L : 2 * L], bias[2 * L :] = mean, np.log(std), lower
+    return phi
+
+
+def network(L, seed, *, scale=1.0, hidden=(6, 5), D=2, **arguments):
+    """A random decoder; `scale` multiplies all of its weights and biases."""
+    model = tv.VAE(D, L, hidden=hidden, covariance="full", **arguments)
+    r = np.random.default_rng(seed)
+    theta = model.init(seed)[0]
+    theta[: model.decoder_size] += 0.5 * r.standard_normal(model.decoder_size)
+    theta[: model.decoder_size] *= scale
+    return model, theta, r
+
+
+def made_by(model, theta, z, r, noise):
+    """One x for each z, from the model itself."""
+    out = model.decode(theta, z)
+    if model.likelihood == "bernoulli":
+        return (r.random(out.shape) < 1 / (1 + np.exp(-np.clip(out, -50, 50)))).astype(float)
+    return out + noise * r.standard_normal(out.shape)
+
+
+def wide_and_narrow(L, seed, std):
+    model, theta, r = network(L, seed, noise_std=0.3)
+    x = made_by(model, theta, r.standard_normal((2, L)), r, 0.3)
+    return model, theta, x, phi_of(model, r.standard_normal(L), std)
+
+
+def narrow_q(L, seed):
+    return wide_and_narrow(L, seed, 1e-3)
+
+
+def wide_q(L, seed):
+    return wide_and_narrow(L, seed, 3.0)
+
+
+def needle_q(L, seed):
+    """Narrow one way and ordinary the other, and oblique (in R²)."""
+    model, theta, x, _ = wide_and_narrow(L, seed, 1.0)
+    r = np.random.default_rng(seed)
+    std = [0.02, 0.3][:L] if seed % 2 else [0.3, 0.02][-L:]
+    return model, theta, x, phi_of(model, r.standard_normal(L), std, 0.3 * r.standard_normal())
+
+
+def small_noise(L, seed):
+    model, theta, r = network(L, seed, noise_std=0.01, D=L + 1)
+    z = r.standard_normal((2, L))
+    return model, theta, made_by(model, theta, z, r, 0.01), phi_of(model, z[0], 0.01)
+
+
+def bimodal(L, seed):
+    """The first coordinate comes out of the decoder as a bump, so z and −z explain x alike (almost)."""
+    model = tv.VAE(L, L, hidden=(4,), noise_std=[0.3, 0.1, 0.02][seed % 3], covariance="full")
+    theta, r = np.zeros(model.theta_size), np.random.default_rng(seed)
+    (W1, b1), (W2, b2) = model.unpack_theta(theta).layers
+    slope, where = r.uniform(1, 2), r.uniform(0.7, 1.8)
+    W1[0, :2], b1[:2], W2[:2, 0] = slope, [slope * where, -slope * where], [1, -1]
+    b2[0] = 0.05 * r.standard_normal()
+    if L == 2:
+        W1[1, 2], W2[2, 1] = 1.0, 1.0
+    x = made_by(model, theta, r.standard_normal((2, L)), r, 0.02)
+    return model, theta, x, phi_of(model, r.standard_normal(L), 0.3)
+
+
+def far_data(L, seed):
+    """|x| = 50: nothing the decoder can say is near."""
+    model, theta, r = network(L, seed, noise_std=[1.0, 0.3, 0.1][seed % 3])
+    direction = r.standard_normal((2, 2))
+    x = 50 * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    return model, theta, x, phi_of(model, r.standard_normal(L), 0.5)
+
+
+def far_posterior(L, seed):
+    """A posterior beyond |z| = 8: a decoder with a gentle slope must go far to reach x."""
+    r = np.random.default_rng(seed)
+    noise = [0.01, 0.03][seed % 2]
+    hidden = [(), (4,)][seed // 2 % 2]
+    model = tv.VAE(L, L, hidden=hidden, noise_std=noise, covariance="full")
+    theta = np.zeros(model.theta_size)
+    layers = model.unpack_theta(theta).layers
+    slope = r.uniform(0.8, 1.2)
+    if hidden:  # still far from saturation where the posterior is
+        layers[0][0][:L, :L], layers[1][0][:L, :L] = np.eye(L) / 40, 40 * slope * np.eye(L)
+    else:
+        layers[0][0][:] = slope * np.eye(L)
+    z = r.uniform(9, 14, (2, L)) * np.sign(r.standard_normal((2, L)))
+    x = made_by(model, theta, z, r, noise)
+    return model, theta, x, phi_of(model, z[0], 0.5)
+
+
+def steep(L, seed):
+    """Weights and biases times 20: saturated almost everywhere, and very steep where not."""
+    likelihood = "bernoulli" if seed % 4 == 3 else "gaussian"
+    noise = None if likelihood == "bernoulli" else [1.0, 0.3, 0.1][seed % 3]
+    model, theta, r = network(L, seed, scale=20.0, noise_std=noise, likelihood=likelihood)
+    z = r.standard_normal((2, L))
+    x = made_by(model, theta, z, r, noise or 0.0)
+    return model, theta, x, phi_of(model, r.standard_normal(L), [0.03, 0.3, 1.0, 3.0][seed // 4 % 4])
+
+
+def steep_and_linear_around(L, seed):
+    """A trained-looking net with one steep unit: weights of the first layer times 20."""
+    model, theta, r = network(L, seed, hidden=(8,), noise_std=[0.3, 0.05][seed % 2])
+    layers = model.unpack_theta(theta).layers
+    layers[0][0][:] *= 20
+    layers[0][1][:] *= 20
+    x = made_by(model, theta, r.standard_normal((2, L)), r, 0.05)
+    return model, theta, x, phi_of(model, r.standard_normal(L), 1.0)
+
+
+CASES = {
+    "q with std 1e-3": narrow_q,
+    "q with std 3": wide_q,
+    "q like a needle": needle_q,
+    "noise std 0.01": small_noise,
+    "bimodal posterior": bimodal,
+    "x at 50": far_data,
+    "posterior beyond 8": far_posterior,
+    "weights times 20": steep,
+    "first layer times 20": steep_and_linear_around,
+}
+
+
+ALWAYS_CERTIFIED = {  # on an ordinary budget; elsewhere the budget may be spent, which the errors then say
+    1: {"q with std 1e-3", "q with std 3", "q like a needle", "noise std 0.01", "bimodal posterior", "x at 50"},
+    2: {"bimodal posterior", "posterior beyond 8"},
+}
+SEEDS = {1: range(6), 2: range(3)}
+PENDING = {("weights times 20", 1, 0), ("weights times 20", 1, 2)}  # silently wrong today: see test_pending.py
+
+
+def check(name, L, seed):
+    """(what is silently wrong, whether all terms are certified)."""
+    model, theta, x, phi = CASES[name](L, seed)
+    got = tv.decompose(model, theta, phi, x)
+    wrong = oracles.silently_wrong(model, theta, x, model.encode(phi, x), got)
+    return wrong, got.error.max() <= TOLERANCE[L]
+
+
+@pytest.mark.parametrize("L", [1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_no_term_is_silently_wrong(name, L):
+    for seed in SEEDS[L]:
+        if (name, L, seed) not in PENDING:
+            wrong, certified = check(name, L, seed)
+            assert not wrong, f"seed {seed}: {wrong}"
+            assert certified or name not in ALWAYS_CERTIFIED[L], f"seed {seed}"
+
+
+@pytest.mark.parametrize("L", [1, 2])
+def test_the_brute_force_itself_is_right_on_a_linear_model(L):
+    """The judge is judged: closed forms for a Gaussian model with a narrow and a far posterior."""
+    model = tv.VAE(L, L, hidden=(), noise_std=0.02)
+    theta = np.zeros(model.theta_size)
+    model.unpack_theta(theta).layers[0][0][:] = np.eye(L)
+    x, mean, std = np.full((1, L), 9.7), 0.3, 0.05
+    q = model.encode(phi_of(model, mean, std), x)
+    found = {name: value[0][0] for name, value in oracles.terms(model, theta, x, q).items()}
+    evidence = 1 + 0.02**2
+    log_px = -0.5 * L * (np.log(2 * np.pi * evidence) + 9.7**2 / evidence)
+    reconstruction = -0.5 * L * (np.log(2 * np.pi * 0.02**2) + ((9.7 - mean) ** 2 + std**2) / 0.02**2)
+    kl_prior = 0.5 * L * (std**2 + mean**2 - 1 - 2 * np.log(std))
+    assert found["log_px"] == pytest.approx(log_px, rel=1e-12)
+    assert found["reconstruction"] == pytest.approx(reconstruction, rel=1e-12)
+    assert found["kl_posterior"] == pytest.approx(log_px - reconstruction + kl_prior, rel=1e-12)
+
+
+def test_silently_wrong_would_notice():
+    model, theta, x, phi = wide_q(1, 0)
+    good = tv.decompose(model, theta, phi, x)
+    q = model.encode(phi, x)
+    values = {name: getattr(good, name) for name in good.__dataclass_fields__}
+    for name in ("log_px", "reconstruction", "kl_posterior"):
+        off = tv.Decomposition(**{**values, name: values[name] + [0, 1e-8]})
+        (line,) = oracles.silently_wrong(model, theta, x, q, off)
+        assert line.startswith(f"{name}[1]")
+        admitted = {name: off.__dict__[name], f"{name}_error": np.array([1e-12, np.inf])}
+        assert not oracles.silently_wrong(model, theta, x, q, tv.Decomposition(**{**values, **admitted}))
