@@ -108,6 +108,7 @@ class StepRecord:
 class Snapshot:
     """All that a run is at one step: restoring it and going on gives the same bits again."""
 
+    settings: Settings
     theta: Array
     phi: Array
     theta_state: State
@@ -216,9 +217,23 @@ class Trainer:
     # ----- one step -----
 
     def step(self) -> StepRecord:
-        """Move the groups that are on; returns the record of this step, evaluated if it is its turn."""
+        """Move the groups that are on; returns the record of this step, evaluated if it is its turn.
+
+        Raises Diverged where a number is not finite; the step is then undone as a whole.
+        """
         evaluating = self.evaluate_every > 0 and (self.step_count + 1) % self.evaluate_every == 0
         before = self.evaluate() if evaluating else None
+        undo = self.snapshot() if evaluating or len(self.update.moves) > 1 else None
+        try:
+            return self._step(before)
+        except Diverged as problem:
+            if undo is None:  # the one gradient was not finite: nothing has moved
+                self.draw_count -= 1
+            else:
+                self.restore(undo)
+            raise Diverged(self.step_count + 1, problem.what, _HINT) from None
+
+    def _step(self, before: Evaluation | None) -> StepRecord:
         norms: tuple[float | None, float | None] = (None, None)
         started = perf_counter()
         for move in self.update.moves:
@@ -319,10 +334,12 @@ class Trainer:
     def snapshot(self) -> Snapshot:
         """The run as it is now, to come back to."""
         states = self.theta_state.copy(), self.phi_state.copy()
-        return Snapshot(self.theta.copy(), self.phi.copy(), *states, self.step_count, self.draw_count)
+        vectors = self.theta.copy(), self.phi.copy()
+        return Snapshot(self.settings, *vectors, *states, self.step_count, self.draw_count)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot of this run."""
+        """Continue from a snapshot of this run, with the settings of then."""
+        self.settings = snapshot.settings
         self.theta[:], self.phi[:] = snapshot.theta, snapshot.phi
         self.theta_state, self.phi_state = snapshot.theta_state.copy(), snapshot.phi_state.copy()
         self.step_count, self.draw_count = snapshot.step_count, snapshot.draw_count

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,7 @@ class TinyVAE(App[None]):
         self._shown: Any = None
         self._painted = (perf_counter(), 0)
         self._step_seconds = 0.0
+        self._told = self._paint_missed = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
@@ -93,7 +95,7 @@ class TinyVAE(App[None]):
 
     def on_mount(self) -> None:
         self._lay_out()
-        self.query_one("#bound").focus()
+        self.main_screen.query_one("#bound").focus()
         self.session.run(self._run_at_start)
         self.set_interval(1 / self.fps, self.paint)
         self.train()
@@ -117,28 +119,43 @@ class TinyVAE(App[None]):
                     taken = session.advance(SLICE)
             if taken:
                 self._step_seconds = (perf_counter() - began) / taken
-            if session.stopped:
-                self.notify(session.stopped, title="The run has diverged", severity="error", timeout=20)
+            self._tell_if_diverged()
+            if self._paint_missed:
+                self.paint()
             await asyncio.sleep(0.001)
+
+    async def between_steps(self, change: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Change the run when no step is under way in a thread, then paint."""
+        async with self._busy:
+            result = change(*arguments, **named)
+        self.paint()
+        return result
+
+    def _tell_if_diverged(self) -> None:
+        if self.session.stopped and not self._told:
+            self.notify(self.session.stopped, title="The run has diverged", severity="error", timeout=20)
+        self._told = bool(self.session.stopped)
 
     def paint(self, force: bool = False) -> None:
         """Show the step that is looked at, if anything has changed since the last time."""
-        if self._busy.locked() and not force:
-            return  # a step is under way in a thread: the engine is between two states
+        self._paint_missed = self._busy.locked()
+        if self._paint_missed or not self.is_running or not self.main_screen.query("#title"):
+            return  # a step is under way in a thread, and the engine between two states; or the app is closing
         session = self.session
         self._measure()
         state = (
             session.step, session.shown, session.chosen, session.trainer.update, session.running, session.speed,
             self.size, self.theme, id(session.history), self.tab, session.units, session.caption,
+            session.stopped, len(session.gaps),
         )  # fmt: skip
         if state == self._shown and not force:
             return
         self._shown = state
         view = session.view()
         with self.batch_update():
-            self.query_one("#title", Static).update(self._title(view.step), layout=False)
-            self.query_one(Identity).show(view, session)
-            for panel in self.query(Panel):
+            self.main_screen.query_one("#title", Static).update(self._title(view.step), layout=False)
+            self.main_screen.query_one(Identity).show(view, session)
+            for panel in self.main_screen.query(Panel):
                 panel.show(view, session)
 
     def _measure(self) -> None:
@@ -199,18 +216,18 @@ class TinyVAE(App[None]):
                     await asyncio.to_thread(self.session.step_once)
                 else:
                     self.session.step_once()
+        self._tell_if_diverged()
         self.paint()
 
     def action_values(self) -> None:
         self.push_screen(Values(self.session), self._look_at)
 
-    def _look_at(self, step: int | None) -> None:
+    async def _look_at(self, step: int | None) -> None:
         if step is not None:
-            self.session.look_at(step)
-            self.paint()
+            await self.between_steps(self.session.look_at, step)
 
-    def action_landscape(self) -> None:
-        self.session.run(False)
+    async def action_landscape(self) -> None:
+        await self.between_steps(self.session.run, False)
         self.push_screen(LandscapeScreen(self.session))
 
     @work(exclusive=True, group="gap")
@@ -222,7 +239,7 @@ class TinyVAE(App[None]):
         await self.push_screen_wait(
             Card("The gap, split", gap_text(split, self.session.chosen), ["close"], wide=True)
         )
-        self.paint(force=True)
+        self.paint()
 
     def action_gap_every(self) -> None:
         self.session.gap_every = 0 if self.session.gap_every else 50
@@ -232,10 +249,9 @@ class TinyVAE(App[None]):
     def action_settings(self) -> None:
         self.push_screen(Adjust(self.session.trainer.settings), self._adjust)
 
-    def _adjust(self, changes: dict[str, Any] | None) -> None:
+    async def _adjust(self, changes: dict[str, Any] | None) -> None:
         for name, value in (changes or {}).items():
-            self.session.change(f"{name.replace('_', ' ')} {value}", **{name: value})
-        self.paint()
+            await self.between_steps(self.session.change, f"{name.replace('_', ' ')} {value}", **{name: value})
 
     def action_share(self) -> None:
         line = self.session.share_string
@@ -252,49 +268,43 @@ class TinyVAE(App[None]):
         self.paint()
 
     def action_zoom(self) -> None:
-        for chart in self.query(StepChart):
+        for chart in self.main_screen.query(StepChart):
             chart.zoom()
 
     def action_smooth(self) -> None:
-        for chart in self.query(StepChart):
+        for chart in self.main_screen.query(StepChart):
             chart.smooth()
 
-    def on_step_chart_pointed(self, message: StepChart.Pointed) -> None:
+    async def on_step_chart_pointed(self, message: StepChart.Pointed) -> None:
         """Crosshairs are linked: all charts show the step that the mouse is over; a click looks at it."""
         if message.clicked and message.step is not None:
-            self._look_at(message.step)
-        for chart in self.query(StepChart):
+            await self._look_at(message.step)
+        for chart in self.main_screen.query(StepChart):
             chart.point_at(message.step)
 
     def on_step_chart_wheel(self, message: StepChart.Wheel) -> None:
-        for chart in self.query(StepChart):
+        for chart in self.main_screen.query(StepChart):
             chart.zoom(message.by, around=False)
 
     def action_scale(self) -> None:
-        for chart in self.query(StepChart):
+        for chart in self.main_screen.query(StepChart):
             chart.change_scale()
 
-    def action_switch(self, group: str) -> None:
-        self.session.switch(group)
-        self.paint()
+    async def action_switch(self, group: str) -> None:
+        await self.between_steps(self.session.switch, group)
 
     def action_speed(self, by: int) -> None:
         self.session.change_speed(by)
         self.paint()
 
     async def action_scrub(self, by: int) -> None:
-        async with self._busy:
-            self.session.scrub(by)
-        self.paint()
+        await self.between_steps(self.session.scrub, by)
 
     async def action_branch(self) -> None:
-        async with self._busy:
-            branched = self.session.branch()
-        if branched:
+        if await self.between_steps(self.session.branch):
             self.notify("A new branch begins here. The old run stays in the charts, dimmed.")
         else:
             self.notify("Look back with ← first, then b goes on from that step.", severity="warning")
-        self.paint()
 
     def action_choose(self, by: int) -> None:
         self.session.choose(self.session.chosen + by)
@@ -321,16 +331,20 @@ class TinyVAE(App[None]):
         self.push_screen(Code(message.term))
 
     def action_dataset(self) -> None:
-        self.session.run(False)
         self.push_screen(Choose(DATASETS, self.session.data.name), self._open)
 
     async def _open(self, name: str | None) -> None:
+        """Another dataset with the same options, as far as they are not about the data."""
         if name is None:
             return
+        config = replace(
+            self.session.config, dataset=name, n=None, data_seed=0, latent_dim=None, likelihood=None
+        )
+        if name == "bars":
+            config = replace(config, noise="shared", noise_std=None)
         try:
-            async with self._busy:
-                self.begin(Config(dataset=name, seed=self.session.config.seed).open)
-        except ValueError as problem:
+            await self.between_steps(self.begin, config.open)
+        except (ValueError, ArithmeticError) as problem:
             self.notify(str(problem), severity="error")
             return
         self.session.run(True)
@@ -354,11 +368,11 @@ class TinyVAE(App[None]):
 
     def focus_panel(self, name: str) -> None:
         """Show and focus the panel with this id."""
-        self.action_tab([panel.id for panel in self.query(Panel)].index(name) + 1)
+        self.action_tab([panel.id for panel in self.main_screen.query(Panel)].index(name) + 1)
 
     def _restart_panels(self) -> None:
         self._painted, self._shown = (perf_counter(), self.session.step), None
-        for panel in self.query(Panel):
+        for panel in self.main_screen.query(Panel):
             panel.restart()
         self.paint()
 
@@ -366,7 +380,7 @@ class TinyVAE(App[None]):
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = Path(f"tinyvae-{self.session.data.name}-{stamp}")
         try:
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             self.session.export_records(folder)
             (folder / "screen.svg").write_text(self.export_screenshot(), encoding="utf-8")
         except OSError as problem:
@@ -378,20 +392,25 @@ class TinyVAE(App[None]):
         """On a narrow screen: which panel is shown. Everywhere: which one has the focus."""
         self.tab = number
         self._lay_out()
-        list(self.query(Panel))[number - 1].focus()
+        list(self.main_screen.query(Panel))[number - 1].focus()
         self.paint()
 
     # ----- layout -----
 
+    @property
+    def main_screen(self) -> Screen[Any]:
+        """The one under all dialogs."""
+        return self.screen_stack[0]
+
     def _lay_out(self) -> None:
-        for number, panel in enumerate(self.query(Panel), 1):
+        for number, panel in enumerate(self.main_screen.query(Panel), 1):
             panel.set_class(number == self.tab, "-chosen")
             panel.border_title = f"{number} {panel.TITLE}"
-        self.screen.set_class(self.tab in (3, 6), "-third")
+        self.main_screen.set_class(self.tab in (3, 6), "-third")
 
     def on_resize(self, event: events.Resize) -> None:
         small = event.size.width < SMALLEST[0] or event.size.height < SMALLEST[1]
-        self.screen.set_class(small, "-too-small")
+        self.main_screen.set_class(small, "-too-small")
         self._lay_out()
         self._shown = None
 

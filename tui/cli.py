@@ -79,6 +79,7 @@ examples:
   tinyvae --dataset my.csv --latent-dim 2       your own data, one row a data point
   tinyvae train --steps 2000 --out run.csv      the same without a screen
   tinyvae train --steps 500 --freeze theta      only the encoder learns
+  tinyvae lessons check                         the essay's claims against their numbers
 """
 
 
@@ -170,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version")
 
-    commands = top.add_subparsers(dest="command", metavar="{train}", parser_class=Parser)
+    commands = top.add_subparsers(dest="command", metavar="{train,lessons}", parser_class=Parser)
     shared = run_options()
     for action in shared._actions:  # an option given before `train` must not be reset by one that was not
         action.default = argparse.SUPPRESS
@@ -186,6 +187,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="K",
         help="compute the terms after every K steps (default: 1)",
     )
+    lessons = commands.add_parser(
+        "lessons", help="the essay's claims: list, run NAME, check [NAME ...]", description="The essay's claims.",
+    )  # fmt: skip
+    lessons.add_argument("what", nargs="?", choices=("list", "run", "check"), default="list")
+    lessons.add_argument("names", nargs="*", metavar="NAME", help="run: one lesson; check: which (default: all)")
+    lessons.add_argument(
+        "--seed", type=whole(0), default=argparse.SUPPRESS, metavar="K", help="of data and runs (default: 0)"
+    )
     return top
 
 
@@ -195,7 +204,7 @@ def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None
     from tinyvae.runs import Config, parse_share
 
     every = getattr(args, "every", 1)
-    if args.share:
+    if args.share is not None:
         config, schedule, last = parse_share(args.share)
         return replace(config, evaluate_every=every), schedule, last
     config = Config(
@@ -222,6 +231,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tinyvae {version('tinyvae')}")
         return GOOD
     try:
+        if args.command == "lessons":
+            from .lessons_cli import lessons
+
+            return lessons(args.what, args.names, args.seed)
         config, schedule, last = config_from(args)
         if args.command == "train":
             from .headless import train
@@ -233,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config.open()  # complain here about bad input, not in the browser
             return serve(argv if argv is not None else sys.argv[1:], args.port)
         return open_app(config, schedule, last, args)
-    except (ValueError, OSError) as problem:
+    except (ValueError, OSError, ArithmeticError) as problem:
         return complain(problem)
     except KeyboardInterrupt:
         print("tinyvae: interrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`tinyvae train`: the run of the app without its screen, and the one line that says how it ended."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -28,9 +29,11 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) 
     """Train for `steps` steps; returns the exit code. Bad input raises ValueError or OSError."""
     run = config.open()
     trainer, name, console = run.trainer, run.data.name, Console()
+    if out and Path(out).resolve() == Path(config.dataset).resolve():
+        raise ValueError(f"out: expected another file than the data, got {out}")
+    first = last = StepRecord(0, trainer.update, trainer.evaluate().terms, None, None, None, None, 0.0)
     writer = RecordWriter(out) if out else None
     live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)
-    first = last = StepRecord(0, trainer.update, trainer.evaluate().terms, None, None, None, None, 0.0)
     worst_residual = abs(first.terms.residual) if first.terms else 0.0
     code, done = GOOD, 0
     try:
@@ -59,7 +62,7 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) 
             writer.close()
     _summary(console, name, first, last, worst_residual)
     if writer:
-        console.print(f"{writer.count} records in {writer.path}", highlight=False)
+        print(f"{writer.count} records in {writer.path}")
     return code
 
 
@@ -84,11 +87,12 @@ class _PlainLines:
     """For a file or a pipe: about twenty lines, without control characters."""
 
     def __init__(self, console: Console, name: str, steps: int):
-        self.console, self.name, self.every = console, name, max(1, steps // 20)
+        self.console, self.name, self.every, self.next = console, name, max(1, steps // 20), 1
 
     def show(self, record: StepRecord) -> None:
-        if record.terms and (record.step % self.every == 0 or record.step == 1):
+        if record.terms and record.step >= self.next:
             print(one_line(record.as_row(), self.name), flush=True)
+            self.next = record.step - record.step % self.every + self.every
 
     def __enter__(self) -> "_PlainLines":
         return self

@@ -27,12 +27,12 @@ DARK = {
 }
 LIGHT = {
     "log_px": "#0072B2",
-    "elbo": "#B26A00",
+    "elbo": "#8A5000",
     "reconstruction": "#00795A",
     "kl_prior": "#A8508A",
     "kl_posterior": "#C24A00",
     "prior": "#777777",
-    "q": "#B26A00",
+    "q": "#8A5000",
     "posterior": "#0072B2",
     "truth": "#8A7F00",
     "gap": "#F7DCCB",

@@ -54,9 +54,12 @@ class Units:
         return (1 / float(np.log(2)) if self.bits else 1.0) * (self.total or 1)
 
     @property
-    def label(self) -> str:
-        unit = "bits" if self.bits else "nats"
-        return f"{unit}, sum of {self.total} points" if self.total else f"{unit} per data point"
+    def unit(self) -> str:
+        return ("bits" if self.bits else "nats") + (", sum" if self.total else " per")
+
+    @property
+    def of(self) -> str:
+        return f"of {self.total} points" if self.total else "data point"
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class Session:
     def open_run(self, make: Callable[[], Run], schedule: Schedule = ()) -> None:
         """Begin the run that `make` makes; it is called twice, the second one is for looking back."""
         run, again = make(), make()
+        run.trainer.evaluate()  # if this fails, the present run goes on
         self._make = make
         self.config, self.data, self.model, self.trainer = run.config, run.data, run.model, run.trainer
         self.replayer = again.trainer
@@ -217,7 +221,8 @@ class Session:
         """Train for about so long, at no more than `speed`; returns the number of steps taken."""
         start, taken = self.clock(), 0
         # An absence (a long frame, a closed lid) earns no more than a quarter of a second's worth of steps.
-        self._credit = min(self._credit + (start - self._last) * self.speed, max(1.0, self.speed / 4))
+        if start > self._last:
+            self._credit = min(self._credit + (start - self._last) * self.speed, max(1.0, self.speed / 4))
         self._last = start
         while self.running and self._credit >= 1 and self.step_once():
             taken += 1
@@ -296,8 +301,6 @@ class Session:
     def _replay_to(self, step: int) -> None:
         """Bring the replayer to a step: the same bits as the run had there, by the same settings."""
         snapshot = self.history.snapshot_before(step)
-        past = [settings for at, settings in self.history.schedule if at < snapshot.step_count]
-        self.replayer.settings = past[-1] if past else self._first_settings
         self.replayer.restore(snapshot)
         while self.replayer.step_count < step:
             self._replay_on()
@@ -317,7 +320,6 @@ class Session:
         self.other = self.history.copy()
         self.history.truncate(step)
         self.gaps = {at: split for at, split in self.gaps.items() if at <= step}
-        self.trainer.settings = self.replayer.settings
         self.trainer.restore(self.replayer.snapshot())
         self.history.events.append(Event(step, "branch"))
         self.shown, self.stopped, self.planned = None, "", []

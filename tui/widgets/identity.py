@@ -119,7 +119,8 @@ class Identity(Widget):
                 f"{text:>{12 if units.loss and roomy else 8}}", style=f"bold {color}" if k < 2 else color
             )
         if roomy:
-            lines[0].append(f"   {units.label}", style=palette["faint"])
+            lines[0].append(f"   {units.unit}", style=palette["faint"])
+            lines[1].append(f"   {units.of}", style=palette["faint"])
         return lines
 
     def _certificate(self, row: dict[str, Any], tolerance: float) -> Text:

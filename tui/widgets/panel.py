@@ -26,6 +26,7 @@ class Panel(Widget, can_focus=True):
         self.view: View | None = None
         self.session: Session | None = None
         self.plot: Plot | None = None
+        self._drawn_at = Size(0, 0)
         self.border_title = self.TITLE
 
     def show(self, view: View, session: Session) -> None:
@@ -43,14 +44,15 @@ class Panel(Widget, can_focus=True):
     def render_line(self, y: int) -> Strip:
         if self.view is None or self.session is None or self.size.width < 1:
             return Strip.blank(self.size.width, self.rich_style)
-        if self.plot is None or len(self.plot.strips) != self.size.height:
-            self.plot = self.draw(self.view, self.session, self.size)
+        if self.plot is None or self._drawn_at != self.size:
+            self.plot, self._drawn_at = self.draw(self.view, self.session, self.size), self.size
         return (
             self.plot.strips[y] if y < len(self.plot.strips) else Strip.blank(self.size.width, self.rich_style)
         )
 
     def on_resize(self) -> None:
         self.plot = None
+        self.refresh()
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
