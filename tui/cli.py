@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices this small are slower on two cores than on one
 
-GOOD, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 130
+GOOD, BAD_INPUT, DIVERGED, INTERRUPTED, READER_LEFT = 0, 2, 3, 130, 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -191,7 +191,9 @@ def parser() -> argparse.ArgumentParser:
         "lessons", help="the essay's claims: list, run NAME, check [NAME ...]", description="The essay's claims.",
     )  # fmt: skip
     lessons.add_argument("what", nargs="?", choices=("list", "run", "check"), default="list")
-    lessons.add_argument("names", nargs="*", metavar="NAME", help="run: one lesson; check: which (default: all)")
+    lessons.add_argument(
+        "names", nargs="*", metavar="NAME", help="run: one lesson; check: which (default: all)"
+    )
     lessons.add_argument(
         "--seed", type=whole(0), default=argparse.SUPPRESS, metavar="K", help="of data and runs (default: 0)"
     )
@@ -246,6 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             config.open()  # complain here about bad input, not in the browser
             return serve(argv if argv is not None else sys.argv[1:], args.port)
         return open_app(config, schedule, last, args)
+    except BrokenPipeError:  # who read the output has left: nothing more to say, not even at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
     except (ValueError, OSError, ArithmeticError) as problem:
         return complain(problem)
     except KeyboardInterrupt:

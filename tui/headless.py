@@ -54,7 +54,11 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) 
     except Diverged as problem:
         code = DIVERGED
         print(f"tinyvae: the run diverged at {problem}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
     except OSError as problem:
+        if writer is None:
+            raise
         code = BAD_INPUT
         print(f"tinyvae: writing {out} failed after step {done}: {problem.strerror}", file=sys.stderr)
     finally:

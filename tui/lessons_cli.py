@@ -39,7 +39,9 @@ def show_list() -> int:
     console = Console(highlight=False)
     for number, lesson in enumerate(LESSONS, 1):
         console.print(f"{number:2}  [bold]{lesson.name:16}[/bold]  {escape(lesson.title)}")
-    console.print("\ntinyvae lessons run NAME plays one; tinyvae lessons check holds all claims against their numbers")
+    console.print(
+        "\ntinyvae lessons run NAME plays one; tinyvae lessons check holds all claims against their numbers"
+    )
     return GOOD
 
 
@@ -49,11 +51,15 @@ def show_list() -> int:
 def run(lesson: Lesson, seed: int) -> int:
     """Play the phases, each with its question; then measure the claims."""
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    console.print(f"[bold]{escape(lesson.title)}[/bold]\n{escape(lesson.claim)}\nSource: {escape(lesson.source)}")
+    console.print(
+        f"[bold]{escape(lesson.title)}[/bold]\n{escape(lesson.claim)}\nSource: {escape(lesson.source)}"
+    )
     if lesson.phases:
         started = lesson.open(seed)
         for number, phase in enumerate(lesson.phases, 1):
-            console.print(f"\n{number}. {escape(phase.text)} ({phase.steps} steps)\n   [bold]{escape(phase.question)}[/bold]")
+            console.print(
+                f"\n{number}. {escape(phase.text)} ({phase.steps} steps)\n   [bold]{escape(phase.question)}[/bold]"
+            )
             guess = ask(console, phase.choices)
             every = 1 if started.model.latent_dim == 1 else max(1, phase.steps // LOOKS)
             rows = play(started, phase, every)
@@ -131,7 +137,10 @@ def report(found: "Iterator[Outcome] | list[Outcome]") -> int:
                 table.add_row(name, escape(one.claim), f"{one.measured:.6g}", escape(one.expected), verdict)
             else:
                 verdict = "holds" if one.ok else "FAILS"
-                print(f"{verdict}  {outcome.name}: {one.claim}: {one.measured:.6g} (expected {one.expected})", flush=True)
+                print(
+                    f"{verdict}  {outcome.name}: {one.claim}: {one.measured:.6g} (expected {one.expected})",
+                    flush=True,
+                )
         if console.is_terminal:
             table.add_section()
     if console.is_terminal:

@@ -31,15 +31,15 @@ LIGHT = {
     "reconstruction": "#00795A",
     "kl_prior": "#A8508A",
     "kl_posterior": "#C24A00",
-    "prior": "#777777",
+    "prior": "#666666",
     "q": "#8A5000",
     "posterior": "#0072B2",
     "truth": "#8A7F00",
     "gap": "#F7DCCB",
     "good": "#00795A",
     "bad": "#C1121F",
-    "faint": "#7A828C",
-    "axis": "#6A727C",
+    "faint": "#59616B",
+    "axis": "#59616B",
     "text": "#1B1F24",
 }
 

@@ -19,7 +19,7 @@ def number(value: Any, digits: int = 4) -> str:
     """A term's value: fixed digits, a proper minus, no minus before zero."""
     if value is None or math.isnan(value):
         return "–"
-    if math.isinf(value) or abs(value) >= 1e7:
+    if math.isinf(value) or abs(value) >= 1e6:
         return f"{value:.3g}".replace("-", "−").replace("inf", "∞")
     text = f"{value:.{digits}f}"
     return text.replace("-", "" if float(text) == 0 else "−")
@@ -31,6 +31,8 @@ def signed(value: Any) -> str:
         return "–"
     if value == 0:
         return "0"
+    if abs(value) >= 1e4:
+        return f"{value:+.0e}".replace("e+0", "e").replace("e+", "e").replace("-", "−")
     text = f"{value:+.4f}" if abs(value) >= 5e-4 else f"{value:+.0e}".replace("e-0", "e-")
     return text.replace("-", "−")
 
@@ -86,8 +88,10 @@ class Identity(Widget):
         lines = self._terms(self.view.row, self.session.units)
         lines.append(self._certificate(self.view.row, self.session.trainer.tolerance))
         lines.append(self._lamps(self.session.lamps()))
-        words = self.session.caption or self.session.note(self.view.step)
-        lines.append(Text(words, style=f"italic {colors(self)['elbo' if self.session.caption else 'text']}"))
+        session, palette = self.session, colors(self)
+        color = palette["bad"] if session.stopped else palette["elbo"] if session.caption else palette["text"]
+        words = session.stopped or session.caption or session.note(self.view.step)
+        lines.append(Text(words, style=f"italic {color}"))
         for line in lines:
             line.truncate(self.size.width, overflow="ellipsis")
         return Text("\n").join(lines)
