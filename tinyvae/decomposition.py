@@ -9,16 +9,19 @@ nodes of a grid, kl_posterior on the nodes in between, log_px in the Target. So 
 log_px − (reconstruction − kl_prior + kl_posterior) is a measurement, not algebra.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from .model import Gaussian
-from .quadrature import EPS, Array, Estimate, Ints, Nodes, RowSums, certify, level_for
-from .support import LOG_ZERO, Ellipsoids, drop_for, scan, to_support
+from .ops import LOG_2PI
+from .quadrature import EPS, Array, Estimate, Ints, Tiles, certify, level_for
+from .support import LOG_ZERO, Ellipsoids, Tables, drop_for, inverse_of, scan, to_support
 from .target import INTEGRALS, Target
 
+MOST_FINER = {1: 10, 2: 6}  # levels by which a q goes finer than its own width asks, to where the posterior is
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
 
 
@@ -103,74 +106,82 @@ class _Integrals:
     """The integrals under q: E_q[log p_θ(x|z)], KL(q‖p_θ(z|x)), and KL(q‖p(z)) where it has no closed form."""
 
     def __init__(self, target: Target, q: Any, tolerance: float):
-        self.target, self.q, self.tolerance = target, q, tolerance
-        self.dim, drop = target.joint.latent_dim, drop_for(tolerance)
+        self.target, self.q, self._closed = target, q, isinstance(q, Gaussian)
+        self.dim, self.tolerance = target.joint.latent_dim, tolerance / INTEGRALS
         self.support: Any
-        if isinstance(q, Gaussian):
-            self.support = Ellipsoids(q.mean, q.cholesky, float(np.sqrt(2 * drop)))
+        if self._closed:
+            radius = float(np.sqrt(2 * drop_for(self.tolerance)))
+            # Far beyond any use, so that integers can count tiles; what is cut off there will not certify.
+            mean, cholesky = (np.clip(np.nan_to_num(v), -1e30, 1e30) for v in (q.mean, q.cholesky))
+            self.support = Ellipsoids(mean, cholesky, radius)
+            start = level_for(np.minimum(self.support.width, 1.0), self.dim, self.tolerance)
+            # The decoder sets a limit as well, and the posterior's level knows it.
+            self.start = np.clip(target.level, start, start + MOST_FINER[self.dim])
         else:
             bounded = bool(np.isfinite(target.joint.support[0]))
-            self.support = scan(self._log_q_table, len(target), self.dim, drop, bounded)
+            self.support = scan(self._survey, len(target), self.dim, self.tolerance, bounded)
+            self.start = np.maximum(self.support.start, target.level)
 
     def decomposition(self) -> Decomposition:
-        each = self.tolerance / INTEGRALS
-        start = level_for(self.support.width, self.dim, each)
-        got = certify(start, self.support.count, self._integrate, self.dim, each)
+        got = certify(self.support, self.start, self.dim, self.tolerance, self._integrate)
         error = np.where(self.support.resolved[:, None], got.error, np.inf)
-        closed = isinstance(self.q, Gaussian)
-        kl_prior = self.q.kl_prior if closed else got.value[:, 2]
-        kl_prior_error = 4 * EPS * np.abs(kl_prior) if closed else error[:, 2]
+        kl_prior = self.q.kl_prior if self._closed else got.value[:, 2]
+        kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[:, 2]
         return Decomposition(
             self.target.log_px, got.value[:, 0], kl_prior, got.value[:, 1],
             self.target.error, error[:, 0], kl_prior_error, np.maximum(error[:, 1], self.target.error),
         )  # fmt: skip
 
-    def _integrate(self, points: Ints, level: int) -> Estimate:
-        """Columns: reconstruction and, if it has no closed form, kl_prior last; kl_posterior in between."""
-        nodes = self.support.nodes(points, level, shift=0.0)
-        log_likelihood, log_prior, log_q, weight = self._under_q(nodes)
-        on, closed = RowSums(nodes.rows), isinstance(self.q, Gaussian)
-        first = [_mean_under(weight, log_likelihood, nodes, on)]
-        last = [] if closed else [_mean_under(weight, log_q - log_prior, nodes, on)]
+    def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
+        """reconstruction on the nodes A, kl_posterior on the nodes B in between, and kl_prior on A."""
+        log_likelihood = self.target.log_likelihood(points, tiles)
+        log_prior, log_slope, z = self.target.log_prior(tiles)
+        log_q = self._log_q(points, tiles, z)
+        weight = np.exp(log_q + log_slope[tiles.tile] if log_slope.any() else log_q)
+        np.maximum(log_q, LOG_ZERO, out=log_q)
+        log_q -= log_prior[tiles.tile]
+        total = tiles.sums(weight)
+        on = [tiles.sums(weight * values) / total for values in (log_likelihood, log_q)]
+        reconstruction, kl_prior = on
+        kl_posterior = kl_prior - reconstruction + self.target.log_norm[points, None]
+        size = np.abs(reconstruction[:, 0]) + np.abs(kl_prior[:, 0])
+        integrals = [(reconstruction, -2), (kl_posterior, -1), (kl_prior, -2)][: 2 + (not self._closed)]
+        value = np.stack([sets[:, own] for sets, own in integrals], axis=1)
+        gap = np.stack([np.abs(sets - sets[:, [own]]).max(axis=1) for sets, own in integrals], axis=1)
+        value = np.where(np.isnan(value), np.stack([sets[:, 0] for sets, _ in integrals], axis=1), value)
+        if not self._closed:  # any q has the mass 1: if some is missing, the look missed it
+            mass = total[:, :1] * tiles.h**self.dim
+            gap = np.maximum(gap, np.where(np.abs(mass - 1) < 1e-6, 0.0, np.inf))
+        return Estimate(value, gap, np.broadcast_to(8 * EPS * (1 + size)[:, None], value.shape))
 
-        between = self.support.nodes(points, level, shift=0.5)
-        log_likelihood, log_prior, log_q, weight = self._under_q(between)
-        sums = RowSums(between.rows)
-        log_posterior = log_likelihood + log_prior - sums.spread(self.target.log_norm[sums.points])
-        middle = [_mean_under(weight, log_q - log_posterior, between, sums)]
+    def _log_q(self, points: Ints, tiles: Tiles, z: Array) -> Array:
+        """log q(z|x) at the nodes of each pair, (P, T)."""
+        if not self._closed:
+            P, T = len(tiles.tile), z.shape[1]
+            rows = np.repeat(points[tiles.rows], T)
+            log_q = self.q.log_prob(z[tiles.tile].reshape(P * T, -1), rows)
+            return np.array(log_q, dtype=float).reshape(P, T)
+        # With d the way from a tile's middle m to a node and u = C⁻¹(m − mean), d enters as a polynomial:
+        # log q = log q(m) − (C⁻ᵀu)·d − ½ |C⁻¹d|², so the whole table is one matrix product.
+        q, d = self.q, tiles.offsets
+        inverse = inverse_of(q.cholesky[points])[tiles.rows]  # (P, L, L)
+        u = np.einsum("pij,pj->pi", inverse, tiles.middle[tiles.tile] - q.mean[points][tiles.rows])
+        at_middle = -0.5 * (u * u).sum(axis=1) - q.log_diag[points].sum(axis=1)[tiles.rows]
+        slope = -np.einsum("pij,pi->pj", inverse, u)
+        bend = -0.5 * (inverse.swapaxes(1, 2) @ inverse).reshape(len(u), -1)
+        powers = np.concatenate([np.ones((len(d), 1)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)], 1)
+        return np.column_stack([at_middle - 0.5 * LOG_2PI * d.shape[1], slope, bend]) @ powers.T
 
-        value, gap, rounding = (np.stack(column, axis=1) for column in zip(*(first + middle + last)))
-        return Estimate(on.points, value, gap, rounding)
-
-    def _under_q(self, nodes: Nodes) -> tuple[Array, Array, Array, Array]:
-        """For each pair: log p(x|z), log p(z), log q(z|x), and q(z|x)·|dz/dt| up to a constant."""
-        log_likelihood, log_prior, log_slope, z = self.target.on_nodes(nodes)
-        log_q = np.asarray(self.q.log_prob(z, nodes.rows), dtype=float)
-        with np.errstate(divide="ignore"):
-            weight = np.exp(log_q + log_slope)
-        return log_likelihood, log_prior, np.maximum(log_q, LOG_ZERO), weight
-
-    def _log_q_table(self, points: Ints, t: Array) -> Array:
+    def _survey(self, t: Array, half: float) -> Callable[[Ints], Tables]:
+        """For `scan`: log q(z|x) |dz/dt| at grid values t (M, L), for any data points."""
         z, log_slope = to_support(t, self.target.joint.support)
-        rows = np.repeat(points, len(z))
-        log_q = np.asarray(self.q.log_prob(np.tile(z, (len(points), 1)), rows), dtype=float)
-        return log_q.reshape(len(points), len(z)) + log_slope
 
+        def tables(points: Ints) -> Tables:
+            rows = np.repeat(points, len(z))
+            log_q = np.asarray(self.q.log_prob(np.tile(z, (len(points), 1)), rows), dtype=float)
+            return np.fmax(log_q.reshape(len(points), len(z)) + log_slope, LOG_ZERO), None, None
 
-def _mean_under(weight: Array, values: Array, nodes: Nodes, sums: RowSums) -> tuple[Array, Array, Array]:
-    """E_q[values] = Σ w v / Σ w for each data point: from all nodes, its gap to the halves, its rounding.
-
-    Taken a second time around the first result, so that a large constant in v costs no digits.
-    """
-    total = sums.sum(weight)
-    centre = sums.sum(weight * values) / total
-    r = weight * (values - sums.spread(centre))
-    correction, gaps = sums.sum(r) / total, []
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for half in nodes.halves:
-            gaps.append(np.abs(sums.sum(r * half) / sums.sum(weight * half) - correction))
-    size = sums.sum(weight * np.abs(values)) / total
-    return centre + correction, np.max(gaps, axis=0), 8 * EPS * (1 + size)
+        return tables
 
 
 # ----- who did what in a step -----

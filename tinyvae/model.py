@@ -5,7 +5,7 @@
 θ and φ are one flat float64 vector each. The model itself is frozen and holds no parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -125,13 +125,91 @@ class VAEJoint:
 
     def outputs(self, z: Array) -> Array:
         """The decoder at z; (M, L) -> (M, D)."""
-        return self.model.decode(self.theta, z)
+        out, *matrices = z, *networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
+        for k, M in enumerate(matrices):
+            out = np.tanh(out, out=out) if k else out
+            out = out @ M[:-1]
+            out += M[-1]
+        return out
 
     def log_likelihood(self, x: Array, outputs: Array) -> Array:
         """log p_θ(x|z) given the decoder's output at z; leading axes broadcast."""
         if self.model.likelihood == "bernoulli":
             return ops.bernoulli_log_likelihood(x, outputs)
         return ops.gaussian_log_likelihood(x, outputs, self.model.log_noise_std(self.theta))
+
+    def factors(self, x: Array, outputs: Array, rows: Array, tile: Array) -> tuple[Array, Array]:
+        """log p_θ(x|z) for pairs of a data point and a tile of nodes, as inner products.
+
+        x (n, D), outputs (K, T, D), rows and tile (P,) -> left (P, D + 2), right (K, T, D + 2): the pair's value
+        at node t is left[p]·right[tile[p], t]. Bernoulli: x·l − Σ softplus(l). Gaussian: with a = (x − c)/σ and
+        b = (mean − c)/σ, −½|a − b|² is a·b − ½|a|² − ½|b|²; c, one of a tile's means, keeps the squares small,
+        so that little cancels.
+        """
+        left, right = np.ones((len(rows), x.shape[1] + 2)), np.ones((*outputs.shape[:2], x.shape[1] + 2))
+        if self.model.likelihood == "bernoulli":
+            left[:, 2:], left[:, 1], right[..., 2:] = x[rows], 0.0, outputs
+            right[..., 0] = -ops.softplus(outputs).sum(axis=-1)
+            return left, right
+        log_std = self.model.log_noise_std(self.theta)
+        scaled, precision = outputs * np.exp(-log_std), np.exp(-log_std)
+        centre = scaled[:, scaled.shape[1] // 2]
+        a, b = (x * precision)[rows] - centre[tile], scaled - centre[:, None]
+        constant = np.broadcast_to(log_std, x.shape[1]).sum() + 0.5 * x.shape[1] * ops.LOG_2PI
+        left[:, 2:], left[:, 1], right[..., 2:] = a, -0.5 * np.einsum("pd,pd->p", a, a) - constant, b
+        right[..., 0] = -0.5 * np.einsum("ktd,ktd->kt", b, b)
+        return left, right
+
+    def variation(self, z: Array, half: float) -> tuple[Array, Array]:
+        """How far the outputs can move within the cubes of half side `half` around z (M, L): two bounds (M, D).
+
+        Interval arithmetic. The Jacobian of the layers so far lies in slope ± spread (L, M, width), because
+        tanh' = 1 − tanh² lies between its values where |tanh| is largest and smallest in the cube; by the mean
+        value theorem an output moves by at most |∂f/∂z| summed over the axes, times half. That is the second
+        bound, which holds in proportion for smaller cubes; the first is sharper where units saturate.
+        """
+        first, *rest = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
+        value, moves = z @ first[:-1] + first[-1], half * np.abs(first[:-1]).sum(axis=0)
+        steep, (slope, spread) = moves, (first[:-1, None, :], np.zeros(1))
+        for M in rest:
+            W, size = M[:-1], np.abs(M[:-1])
+            low, unit, high = np.tanh(value - moves), np.tanh(value), np.tanh(value + moves)
+            most = 1 - np.where(low * high <= 0, 0.0, np.minimum(low * low, high * high))
+            least = 1 - np.maximum(low * low, high * high)
+            spread = np.abs(slope) * (0.5 * (most - least)) + spread * most
+            slope, spread = (slope * (0.5 * (most + least))) @ W, spread @ size
+            steep = half * (np.abs(slope) + spread).sum(axis=0)
+            value, moves = unit @ W + M[-1], np.minimum(np.maximum(high - unit, unit - low) @ size, steep)
+        shape = (len(z), first.shape[1] if not rest else rest[-1].shape[1])
+        return np.broadcast_to(moves, shape), np.broadcast_to(steep, shape)
+
+    def ceilings(self, z: Array, half: float, outputs: Array) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """What log p_θ(x, z) cannot exceed within the cubes around z (M, L), given `outputs` there (M, D).
+
+        Returns a function of x (n, D) and log p(x|z) (n, M): the ceilings (n, M), and a bound on the rise of
+        log p(x|z) within a cube that holds in proportion for smaller cubes.
+        """
+        moves, steep = self.variation(z, half)
+        prior = self.log_prior(np.maximum(np.abs(z) - half, 0.0))
+        if self.model.likelihood == "bernoulli":  # concave in the logits l, with gradient x − σ(l)
+            p = ops.sigmoid(outputs)
+
+            def bernoulli(x: Array, log_likelihood: Array) -> tuple[Array, Array]:
+                # Σ moves |x − σ|, which for bits x is Σ moves (σ + x (1 − 2σ))
+                rise, steepest = (x @ (m * (1 - 2 * p)).T + (m * p).sum(axis=1) for m in (moves, steep))
+                return log_likelihood + rise + prior, steepest
+
+            return bernoulli
+        log_std = self.model.log_noise_std(self.theta)
+        moves, steep = (np.sqrt(((m * np.exp(-log_std)) ** 2).sum(axis=1)) for m in (moves, steep))
+        top = -np.broadcast_to(log_std, outputs.shape[1]).sum() - 0.5 * outputs.shape[1] * ops.LOG_2PI
+
+        def gaussian(x: Array, log_likelihood: Array) -> tuple[Array, Array]:
+            # −½ d² with d the distance of x from the mean in noise stds, which can shrink by `moves`
+            distance = np.sqrt(np.maximum(2 * (top - log_likelihood), 0.0))
+            return -0.5 * np.maximum(distance - moves, 0.0) ** 2 + (top + prior), (distance + 1) * steep
+
+        return gaussian
 
 
 @dataclass(frozen=True)

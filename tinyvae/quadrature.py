@@ -1,116 +1,161 @@
-"""Certified integrals over z ∈ R¹ or R² on grids shared by all data points. No model in here.
+"""Certified integrals over z ∈ R¹ or R² on lattices shared by all data points. No model in here.
 
-For an analytic integrand that decays at both ends the plain trapezoid rule on a uniform grid converges
-exponentially (Trefethen, arXiv 2101.09501; Kazashi, Suzuki & Goda, arXiv 2202.11420). So every integral
-is a sum over nodes of a grid with spacing h = 2^-level. The grid is shared by all data points, so that a
-decoder is evaluated once per node; each point uses its own level, and only the nodes where its density
-has mass (`support.py` finds them). `certify` compares the sum over all nodes with the sums over half of them; the
-error of the coarser sums bounds that of the finer one. Points that do not agree to the tolerance are done
-again with half the spacing, within a budget; what was achieved is returned.
+For an analytic integrand that decays at both ends the plain trapezoid rule on a uniform lattice converges
+exponentially (Trefethen, arXiv 2101.09501; Kazashi, Suzuki & Goda, arXiv 2202.11420). So every integral is
+a sum over the nodes z = index·h. Neighbouring nodes form tiles, 64 on a line or 16×16 on a plane, and a
+data point uses the tiles where its density has mass (`support.py` finds them). A decoder is evaluated once
+per tile for all data points, and every table is an array (pairs of tile and data point, nodes in the tile).
 
-Why half the nodes bound the error of all: the sum over a grid is the integral plus the integrand's Fourier
-transform at every non-zero frequency v of the dual grid (Poisson summation), and transforms of analytic
-functions fall off exponentially. On a plane there are three ways to take half of the nodes (every second
-row, every second column, one colour of the chessboard), and for each v one of them has v/2 in its dual.
+`certify` compares the sum over all nodes with the sums over half of them; the error of the coarser sums
+bounds that of the finer one. Points that do not agree to the tolerance are done again with half the
+spacing, within a budget; what was achieved is returned.
 
-N data points, L latent dims, P pairs (data point, node), M distinct nodes.
+Why half the nodes bound the error of all: the sum over a lattice is the integral plus the integrand's
+Fourier transform at every non-zero frequency v of the dual lattice (Poisson summation), and transforms of
+analytic functions fall off exponentially. On a plane there are three ways to take half of the nodes (every
+second row, every second column, one colour of the chessboard), and for each v one of them has v/2 in its dual.
+
+N data points, L latent dims, P pairs (tile, data point), K tiles, T nodes in a tile, H sets of nodes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
-MAX_NODES = {1: 2**15, 2: 2**17}  # nodes that one data point may use for one integral
-MAX_PAIRS = 2**20  # pairs evaluated in one go; more data points than that allows take turns
+SIDE = {1: 64, 2: 16}  # nodes along the side of a tile; even, so that all tiles look alike to CLASSES
+MAX_NODES = {1: 2**16, 2: 2**18}  # that one data point may use for one integral
+BLOCK = 2**20  # numbers in one table; more data points than that allows take turns
+OCTAVE = 4  # levels from one spacing to half of it; in between, short fractions: z = index·h is exact
+FRACTIONS = np.array([1, 27 / 32, 23 / 32, 19 / 32])  # near 2^(-k/4)
+MOST_FINER = 8 * OCTAVE  # levels; what does not agree then never will, or is not a number
 EPS = float(np.finfo(float).eps)
 
 
-@dataclass(frozen=True)
-class Nodes:
-    """For each pair the data point `rows` (P,), sorted, and its node z = (index + shift)·h, index (P, L).
+def spacing(level: Any) -> Any:
+    return np.ldexp(FRACTIONS[level % OCTAVE], -(level // OCTAVE))
 
-    Nodes are integers so that two sets can interleave exactly: shift 0 and shift ½ share no node.
+
+def grid(ticks: Array | Ints, dim: int) -> NDArray:
+    """All L-tuples of the ticks, (len(ticks)^L, L)."""
+    return np.stack(np.meshgrid(*[ticks] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+
+
+# The nodes by the parity of their index, class by class; and the sets made of such classes, one in each
+# column: all nodes, the ways to take half of them, the last two of which, A and B, interleave: even and odd
+# on a line, the two colours of the chessboard on a plane. Integrals on A and on B share no node.
+CLASSES = {1: [(0,), (1,)], 2: [(0, 0), (1, 1), (0, 1), (1, 0)]}
+SETS = {
+    1: np.array([[1.0, 1, 0], [1, 0, 1]]),
+    2: np.array([[1.0, 1, 1, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 1], [1, 0, 1, 0, 1]]),
+}
+
+
+@lru_cache
+def tile_nodes(dim: int) -> Ints:
+    """Index of a tile's nodes from its corner, (T, L), class by class."""
+    evens = grid(np.arange(0, SIDE[dim], 2), dim)
+    return np.concatenate([evens + odd for odd in CLASSES[dim]])
+
+
+class Tiles:
+    """The tiles that n data points use: P pairs of a tile and a data point, sorted by tile.
+
+    chosen (n, K₁[, K₂]) says which tiles of a box of them each data point uses (at least one); `low` (L,)
+    is the corner of that box, counted in tiles from z = 0. `rows` (P,) counts the n data points.
     """
 
-    rows: Ints
-    index: Ints
-    h: float
-    shift: float = 0.0
-
-    def unique(self) -> tuple[Array, Ints]:
-        """The distinct nodes as z (M, L), and for each pair which of them it is, (P,)."""
-        found, inverse = distinct(self.index)
-        return (found + self.shift) * self.h, inverse
-
-    def select(self, keep: NDArray[np.bool_]) -> "Nodes":
-        return Nodes(self.rows[keep], self.index[keep], self.h, self.shift)
+    def __init__(self, level: int, chosen: Bools, low: Ints):
+        self.level, self.h, self.n, self.dim = level, spacing(level), len(chosen), chosen.ndim - 1
+        flat = chosen.reshape(self.n, -1).T
+        used = np.flatnonzero(flat.any(axis=1))
+        self.tile, self.rows = np.nonzero(flat[used])  # (P,), (P,)
+        self.starts = np.searchsorted(self.tile, np.arange(len(used) + 1))  # of each tile's pairs
+        corner = np.stack(np.unravel_index(used, chosen.shape[1:]), axis=1) + low
+        self.corner = corner * SIDE[self.dim]  # (K, L), the index of each tile's first node
+        self._order = np.argsort(self.rows, kind="stable")
+        self._first = np.searchsorted(self.rows[self._order], np.arange(self.n))
 
     @property
-    def halves(self) -> list[NDArray[np.bool_]]:
-        """The ways to keep half of the nodes (P,): on a line one, on a plane three, the chessboard last."""
-        even = (self.index & 1) == 0
-        if even.shape[1] == 1:
-            return [even[:, 0]]
-        return [even[:, 0], even[:, 1], even[:, 0] == even[:, 1]]
+    def offsets(self) -> Array:
+        """Of a tile's nodes from its middle, (T, L)."""
+        return (tile_nodes(self.dim) - SIDE[self.dim] // 2) * self.h
+
+    @property
+    def middle(self) -> Array:
+        """(K, L)."""
+        return (self.corner + SIDE[self.dim] // 2) * self.h
+
+    def nodes(self, which: Any = slice(None)) -> Array:
+        """(K, T, L), or those of some of the tiles."""
+        return (self.corner[which, None] + tile_nodes(self.dim)) * self.h
+
+    def sums(self, table: Array) -> Array:
+        """The sums of each data point's values over each of the SETS: (P, T) -> (n, H)."""
+        classes = len(CLASSES[self.dim])
+        ones = np.ones(table.shape[1] // classes)
+        by_class = (table.reshape(-1, len(ones)) @ ones).reshape(-1, classes)
+        return np.add.reduceat(by_class[self._order], self._first, axis=0) @ SETS[self.dim]
+
+    def max(self, table: Array) -> Array:
+        """(P, T) -> (n,)."""
+        return np.maximum.reduceat(table.max(axis=1)[self._order], self._first)
 
 
-def distinct(index: Ints) -> tuple[Ints, Ints]:
-    """The distinct rows of an integer array (P, K), in lexicographic order, and where each row went (P,)."""
-    if len(index) == 0:
-        return index, np.zeros(0, dtype=np.int64)
-    low = index.min(axis=0)
-    extent = index.max(axis=0) - low + 1
-    if np.prod(extent.astype(float)) > 2**24:  # too wide for a table: sort instead
-        return np.unique(index, axis=0, return_inverse=True)
-    key = np.ravel_multi_index(tuple((index - low).T), tuple(extent))
-    number = np.zeros(int(np.prod(extent)), dtype=np.int64)
-    number[key] = 1
-    found = np.flatnonzero(number)
-    number[found] = np.arange(len(found))
-    return np.stack(np.unravel_index(found, tuple(extent)), axis=1) + low, number[key]
+class Shape(Protocol):
+    """Where some data points have their mass, in terms of tiles."""
+
+    def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
+        """First and last tile of this side along each axis, (L,), that any of the points needs."""
+
+    def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
+        """Which of the tiles from low to high each point needs, (n, K₁[, K₂])."""
 
 
-class RowSums:
-    """Sums over the pairs of each data point; rows (P,) is sorted, and not every data point need occur."""
+def tile_up(shape: Shape, points: Ints, level: int, dim: int) -> Iterator[tuple[Ints, Tiles]]:
+    """The points with their tiles, in blocks that keep every table below BLOCK numbers."""
+    side = SIDE[dim] * spacing(level)
+    low, high = shape.hull(points, side)
+    fits = len(points) * np.prod(high.astype(float) - low + 1) <= BLOCK
+    if fits or len(points) == 1:
+        chosen = shape.chosen(points, side, low, high)
+        if chosen.sum() * SIDE[dim] ** dim <= BLOCK or len(points) == 1:
+            yield points, Tiles(level, chosen, low)
+            return
+    for part in np.array_split(points, 2):
+        yield from tile_up(shape, part, level, dim)
 
-    def __init__(self, rows: Ints):
-        self.starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        self.points = rows[self.starts]
-        self.counts = np.diff(self.starts, append=len(rows))
 
-    def sum(self, values: Array) -> Array:
-        """(P, …) -> (points, …)."""
-        return np.add.reduceat(values, self.starts, axis=0)
+class Support(Protocol):
+    """Where N densities have their mass."""
 
-    def max(self, values: Array) -> Array:
-        """(P,) -> (points,)."""
-        return np.maximum.reduceat(values, self.starts)
+    def count(self, level: Ints) -> Array:
+        """About how many nodes each density needs at its level, (N,)."""
 
-    def spread(self, per_point: Array) -> Array:
-        """(points, …) -> (P, …): each data point's value to all of its pairs."""
-        return np.repeat(per_point, self.counts, axis=0)
+    def tiles(self, points: Ints, level: int) -> Iterator[tuple[Ints, Tiles]]: ...
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """K integrals of some data points at one level: from all nodes, and how far the halves are from that."""
+    """J integrals of n data points at one level: their values, and how far other sets of nodes are from them."""
 
-    points: Ints  # (p,)
-    value: Array  # (p, K)
-    gap: Array  # (p, K): the largest |value − value from half of the nodes|
-    rounding: Array  # (p, K): differences below this are rounding, and more nodes would not help
+    value: Array  # (n, J)
+    gap: Array  # (n, J): the largest difference to the value from another half of the nodes, or from all
+    rounding: Array  # (n, J): differences below this are rounding, and more nodes would not help
 
 
 @dataclass(frozen=True)
 class Certified:
-    value: Array  # (N, K)
-    error: Array  # (N, K): the gap that was left, at least the rounding
-    level: Ints  # (N,): the level that was accepted
+    value: Array  # (N, J)
+    error: Array  # (N, J): the gap that was left, at least the rounding
+    level: Ints  # (N,): that was accepted
 
 
 def level_for(width: Array, dim: int, tolerance: float) -> Ints:
@@ -119,48 +164,45 @@ def level_for(width: Array, dim: int, tolerance: float) -> Ints:
     A sum with spacing 2h misses a Gaussian of std s by 2 exp(−(π s/h)²/2) per direction.
     """
     h = np.pi * width / np.sqrt(2 * np.log(2 * dim / tolerance))
-    return np.ceil(-np.log2(h)).astype(np.int64)
+    return np.ceil(-OCTAVE * np.log2(h)).astype(np.int64)
+
+
+def refinement(gap: Array, tolerance: float) -> Ints:
+    """How many levels finer a gap should shrink to the tolerance: with tanh units it falls like exp(−const/h)."""
+    gap = np.clip(gap, np.exp(-50), 0.1)
+    return np.ceil(OCTAVE * np.log2(np.log(tolerance) / np.log(gap))).astype(np.int64)
 
 
 def certify(
-    start: Ints, count: Callable[[int], Array], evaluate: Callable[[Ints, int], Estimate], dim: int, tol: float
+    support: Support, start: Ints, dim: int, tol: float, evaluate: Callable[[Ints, Tiles], Estimate]
 ) -> Certified:
-    """Refine each data point's integrals until two refinements agree to `tol`, or the budget is spent.
+    """Refine each data point's integrals until all sets of nodes agree to `tol`, or the budget is spent.
 
-    start (N,) is the level to begin with, count(level) (N,) how many nodes each point would then use, and
-    evaluate(points, level) the sums. A point that is over the budget at its first level begins coarser.
+    start (N,) is the level that each point should need. On a line all but the narrowest few share one
+    lattice; on a plane, where nodes are dear, points whose spacings differ by a factor of two do not. A
+    point that is over the budget at its first level begins coarser.
     """
-    level, done = start.copy(), np.zeros(len(start), dtype=bool)
-    while (over := count_at(count, level) > MAX_NODES[dim]).any():
-        level[over] -= 1
-    value: Array | None = None
-    error: Array
+    common = np.sort(start)[int(0.98 * (len(start) - 1))]
+    level = common + OCTAVE * -((common - start) // OCTAVE)
+    if dim == 1:
+        level = np.maximum(level, common)
+    while (over := support.count(level) > MAX_NODES[dim]).any():
+        level[over] -= OCTAVE
+    first, accepted, done = level.copy(), level.copy(), np.zeros(len(level), dtype=bool)
+    value: Array = np.zeros((len(level), 0))
     while not done.all():
-        now = int(level[~done].min())
-        points = np.flatnonzero(~done & (level == now))
-        for part in _in_turns(points, count(now)):
-            got = evaluate(part, now)
-            if value is None:
-                value = np.zeros((len(start), got.value.shape[1]))
-                error = np.full_like(value, np.inf)
-            value[got.points] = got.value
-            error[got.points] = np.maximum(np.where(np.isnan(got.gap), np.inf, got.gap), got.rounding)
-            done[got.points] = (got.gap <= np.maximum(tol, got.rounding)).all(axis=1)
-        done[points] |= count(now + 1)[points] > MAX_NODES[dim]
-        level[points] += ~done[points]
-    assert value is not None  # there is at least one data point
-    return Certified(value, error, level)
-
-
-def count_at(count: Callable[[int], Array], level: Ints) -> Array:
-    """count(level[n])[n] for each point n."""
-    counts = np.empty(len(level))
-    for now in np.unique(level):
-        counts[level == now] = count(int(now))[level == now]
-    return counts
-
-
-def _in_turns(points: Ints, counts: Array) -> list[Ints]:
-    """Split the points so that each part has about MAX_PAIRS pairs at the most."""
-    turn = (np.cumsum(counts[points]) // MAX_PAIRS).astype(np.int64)
-    return np.split(points, np.flatnonzero(np.diff(turn)) + 1)
+        now, finer = int(level[~done].min()), 1
+        for points, tiles in support.tiles(np.flatnonzero(~done & (level == now)), now):
+            got = evaluate(points, tiles)
+            if not value.size:
+                value, error = np.zeros((2, len(level), got.value.shape[1]))
+            value[points] = got.value
+            error[points] = np.maximum(np.where(np.isnan(got.gap), np.inf, got.gap), got.rounding)
+            fine = (got.gap <= np.maximum(tol, got.rounding)).all(axis=1)
+            accepted[points], done[points] = now, fine
+            if not fine.all():
+                finer = max(finer, min(OCTAVE, int(refinement(got.gap[~fine].max(), tol))))
+        again = (level == now) & ~done
+        level[again] += finer
+        done |= again & ((support.count(level) > MAX_NODES[dim]) | (level > first + MOST_FINER))
+    return Certified(value, error, accepted)

@@ -5,44 +5,67 @@ a coarse grid. The logarithm does not hide: a peak of width 0.01 between nodes 0
 the density, but its logarithm slopes steeply up towards it on both sides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .quadrature import Array, Ints, Nodes, distinct
+from .quadrature import (
+    CLASSES,
+    EPS,
+    OCTAVE,
+    SETS,
+    SIDE,
+    Array,
+    Bools,
+    Ints,
+    Tiles,
+    grid,
+    level_for,
+    refinement,
+    spacing,
+    tile_up,
+)  # fmt: skip
 
-FIRST_LEVEL = {1: 4, 2: 2}  # spacing of the first look: 1/16 on a line, 1/4 on a plane
-FINEST_LEVEL = {1: 10, 2: 4}  # how fine a look may become
-REACH = {1: 256, 2: 32}  # how far from 0 a look may go, after beginning with |z| <= 8
-BLOCK = 2**21  # values in one table; more data points than that allows take turns
+FIRST_LOOK = {1: 3, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane
+REACH = {1: 256, 2: 32}  # how far from 0 a look may go, after beginning with about |z| <= 8
+LOOK = 2**17  # nodes of one look
+TABLE = 2**17  # values of one table; more data points than that allows take turns
+RISE = 8.0  # nats that a log density may change within half a spacing of a lattice, where it has mass
 LOG_ZERO = -1e100  # stands for log 0, so that differences stay finite
-
-Bools = NDArray[np.bool_]
-LogTable = Callable[[Ints, Array], Array]  # points (n,), t (M, L) -> log density (n, M)
 
 
 def drop_for(tolerance: float) -> float:
     """How many nats below its peak a density may be left out: all that together is far below tolerance."""
-    return float(np.log(1 / tolerance)) + 14.0
+    return float(np.log(1 / tolerance)) + 12.0
 
 
 def to_support(t: Array, support: tuple[float, float]) -> tuple[Array, Array]:
-    """z(t) (M, L) and log |dz/dt| (M,) for grid values t (M, L).
+    """z(t) (..., L) and log |dz/dt| (...) for lattice values t (..., L).
 
     On all of R, z = t. On an interval the double-exponential map z = lo + (hi − lo) σ(π sinh t), σ the
     logistic function, makes any integrand decay at both ends (Takahasi & Mori 1974).
     """
     lo, hi = support
     if np.isinf(lo) and np.isinf(hi):
-        return t, np.zeros(len(t))
+        return t, np.zeros(t.shape[:-1])
     u = np.pi * np.sinh(t)
     log_slope = np.log((hi - lo) * np.pi * np.cosh(t)) - np.logaddexp(0, u) - np.logaddexp(0, -u)
     return lo + (hi - lo) * np.exp(-np.logaddexp(0, -u)), log_slope.sum(axis=-1)
 
 
 # ----- Gaussians: in closed form -----
+
+
+def inverse_of(C: Array) -> Array:
+    """C⁻¹ of lower triangular matrices (N, L, L), L = 1 or 2."""
+    inverse = np.zeros_like(C)
+    for k in range(C.shape[1]):
+        inverse[:, k, k] = 1 / C[:, k, k]
+    if C.shape[1] == 2:
+        inverse[:, 1, 0] = -C[:, 1, 0] * inverse[:, 0, 0] * inverse[:, 1, 1]
+    return inverse
 
 
 @dataclass(frozen=True)
@@ -53,134 +76,202 @@ class Ellipsoids:
     cholesky: Array
     radius: float
 
-    @property
-    def width(self) -> Array:
+    @cached_property
+    def std(self) -> Array:
         """The smallest standard deviation in any direction, (N,)."""
+        if self.mean.shape[1] == 1:
+            return np.abs(self.cholesky[:, 0, 0])
         return np.linalg.svd(self.cholesky, compute_uv=False)[:, -1]
+
+    @cached_property
+    def width(self) -> Array:
+        """`std`, within what a lattice in floating point can resolve, (N,)."""
+        return np.clip(self.std, 16 * EPS * np.abs(self.mean).max(axis=1) + 1e-30, 1e30)
 
     @property
     def resolved(self) -> Bools:
-        return np.ones(len(self.mean), dtype=bool)
+        return self.std == self.width
 
-    @property
+    @cached_property
     def half_sides(self) -> Array:
         """Of the box around each ellipsoid, (N, L)."""
-        return self.radius * np.sqrt(np.einsum("nij,nij->ni", self.cholesky, self.cholesky))
+        return self.radius * np.sqrt((self.cholesky**2).sum(axis=2))
 
-    def count(self, level: int) -> Array:
-        """How many nodes of spacing 2^-level each box holds, (N,)."""
-        return np.prod(2.0 * self.half_sides * 2.0**level + 1, axis=1)
+    def count(self, level: Ints) -> Array:
+        dim, h = self.mean.shape[1], spacing(level)[:, None]
+        axes = self.radius * np.diagonal(self.cholesky, axis1=1, axis2=2) / h
+        ellipse = (2 if dim == 1 else np.pi) * np.prod(axes + 0.5, axis=1)
+        box = np.prod(2 * self.half_sides / h + 1, axis=1)  # `chosen` looks at its tiles
+        return np.maximum(ellipse, box / SIDE[dim] ** dim)
 
-    def nodes(self, points: Ints, level: int, shift: float) -> Nodes:
-        h, centre, half = 0.5**level, self.mean[points], self.half_sides[points]
-        first = np.ceil((centre - half) / h - shift).astype(np.int64)
-        counts = np.maximum(np.floor((centre + half) / h - shift).astype(np.int64) - first + 1, 1)
-        total = counts.prod(axis=1)
-        local = np.arange(total.sum()) - np.repeat(np.cumsum(total) - total, total)
-        index = np.empty((len(local), centre.shape[1]), dtype=np.int64)
-        for axis in reversed(range(centre.shape[1])):
-            count = np.repeat(counts[:, axis], total)
-            index[:, axis] = local % count + np.repeat(first[:, axis], total)
-            local = local // count
-        nodes = Nodes(np.repeat(points, total), index, h, shift)
-        if centre.shape[1] == 1:
-            return nodes
-        C, r = self.cholesky[nodes.rows], (index + shift) * h - self.mean[nodes.rows]
-        u = r[:, 0] / C[:, 0, 0]
-        v = (r[:, 1] - C[:, 1, 0] * u) / C[:, 1, 1]
-        return nodes.select(u * u + v * v <= (self.radius + h / self.width[nodes.rows]) ** 2)
+    def tiles(self, points: Ints, level: int) -> Iterator[tuple[Ints, Tiles]]:
+        return tile_up(self, points, level, self.mean.shape[1])
+
+    def _box(self, points: Ints, side: float) -> tuple[Ints, Ints]:
+        mean, half = self.mean[points], self.half_sides[points]
+        return np.floor((mean - half) / side).astype(int), np.floor((mean + half) / side).astype(int)
+
+    def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
+        first, last = self._box(points, side)
+        return first.min(axis=0), last.max(axis=0)
+
+    def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
+        first, last = self._box(points, side)
+        ticks = [np.arange(a, b + 1) for a, b in zip(low, high)]
+        inside = [(first[:, [k]] <= t) & (t <= last[:, [k]]) for k, t in enumerate(ticks)]
+        if len(ticks) == 1:
+            return inside[0]
+        # C⁻¹ of the way from the mean to each tile's middle: (u, v) ...
+        inverse = inverse_of(self.cholesky[points])
+        r = [(t + 0.5) * side - self.mean[points][:, [k]] for k, t in enumerate(ticks)]
+        u = inverse[:, 0, :1] * r[0]
+        v = (inverse[:, 1, :1] * r[0])[:, :, None] + (inverse[:, 1, 1:] * r[1])[:, None, :]
+        # ... and of the way from a tile's middle to its corners: no node of it is farther.
+        corner = inverse @ (0.5 * side * np.array([[1.0, 1.0], [1.0, -1.0]]))
+        far = self.radius + np.sqrt((corner**2).sum(axis=1).max(axis=1))[:, None, None]
+        near = u[:, :, None] ** 2 + v**2 <= far**2
+        near |= ~near.any(axis=(1, 2), keepdims=True)  # numbers that overflowed: the whole box
+        return inside[0][:, :, None] & inside[1][:, None, :] & near
 
 
 # ----- any density: by looking at its logarithm -----
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The support of N densities as cells of side 2^-scan_level around grid nodes `index` (K, L).
+class Look:
+    """For n data points, which nodes of a coarse grid stand for cells that may hold mass."""
 
-    `width` (N,) is that of the narrowest feature seen. `resolved` (N,) is False where even the finest look
-    met values that the look before it had excluded: mass may then have been missed.
+    active: Bools  # (n, G[, G])
+    first: int  # the first of the G nodes on each axis is first·h
+    h: float
+
+    @cached_property
+    def cells(self) -> Array:
+        """How many, (n,)."""
+        return self.active.reshape(len(self.active), -1).sum(axis=1)
+
+    def _tiles_of_nodes(self, side: float) -> tuple[Ints, Ints]:
+        """First and last tile that the cell of each of the G nodes touches, (G,)."""
+        nodes = self.first + np.arange(self.active.shape[1])
+        cells = [np.floor((nodes + edge) * self.h / side).astype(int) for edge in (-0.5, 0.5)]
+        return cells[0], cells[1]
+
+    def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
+        first, last = self._tiles_of_nodes(side)
+        occupied = self.active[points].any(axis=0)
+        axes = range(occupied.ndim)
+        on = [np.flatnonzero(occupied.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
+        return np.array([first[k[0]] for k in on]), np.array([last[k[-1]] for k in on])
+
+    def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
+        first, last = self._tiles_of_nodes(side)
+        table = self.active[points].astype(np.float32)
+        for axis, (a, b) in enumerate(zip(low, high)):  # a tile is chosen if any of its cells is active
+            ticks = np.arange(a, b + 1)
+            touches = (first[:, None] <= ticks) & (ticks <= last[:, None])
+            table = np.moveaxis(np.moveaxis(table, axis + 1, -1) @ touches.astype(np.float32), -1, axis + 1)
+        return table > 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The support of N densities, as found by `scan`.
+
+    `start` (N,) is the level at which a lattice should reach the tolerance, `least` (N,) the one that it needs
+    so that nothing can hide between its nodes, `peak` (N,) the largest log density seen. `resolved` (N,) is
+    False where even the finest look met values that the look before it had excluded: mass may then have been
+    missed.
     """
 
-    rows: Ints  # (K,), sorted
-    index: Ints
-    scan_level: Ints  # (N,)
-    width: Array
+    looks: list[Look]
+    which: Ints  # (N,): which of the looks shows a data point
+    row: Ints  # (N,): and at which place in it
+    start: Ints
+    least: Ints
     resolved: Bools
+    peak: Array
 
-    def count(self, level: int) -> Array:
-        """How many nodes of spacing 2^-level each point would use, (N,) (an upper bound if coarser)."""
-        cells = np.bincount(self.rows, minlength=len(self.width))
-        return np.maximum(cells * 2.0 ** ((level - self.scan_level) * self.index.shape[1]), 1)
+    def count(self, level: Ints) -> Array:
+        cells, h = np.empty((2, len(self.which)))
+        for k, look in enumerate(self.looks):
+            mine = self.which == k
+            cells[mine], h[mine] = look.cells[self.row[mine]], look.h
+        return cells * np.minimum(h / spacing(level), 1e9) ** (self.looks[0].active.ndim - 1)
 
-    def nodes(self, points: Ints, level: int, shift: float = 0.0) -> Nodes:
-        dim, chosen = self.index.shape[1], np.zeros(len(self.width), dtype=bool)
-        chosen[points] = True
-        parts = []
-        for scan_level in np.unique(self.scan_level[points]):
-            mine = chosen[self.rows] & (self.scan_level[self.rows] == scan_level)
-            rows, index, finer = self.rows[mine], self.index[mine], int(level - scan_level)
-            if finer >= 0:  # half-open cells: neighbours share no node
-                inside = _grid(np.arange(2**finer) - 2**finer // 2, dim)
-                index = (index[:, None] * 2**finer + inside).reshape(-1, dim)
-                rows = np.repeat(rows, len(inside))
-            else:
-                nearest = (index + 2 ** (-finer - 1)) >> -finer
-                both, _ = distinct(np.column_stack([rows, nearest]))
-                rows, index = both[:, 0], both[:, 1:]
-            parts.append((rows, index))
-        rows, index = (np.concatenate(arrays) for arrays in zip(*parts))
-        order = np.argsort(rows, kind="stable") if len(parts) > 1 else slice(None)
-        return Nodes(rows[order], index[order], 0.5**level, shift)
+    def tiles(self, points: Ints, level: int) -> Iterator[tuple[Ints, Tiles]]:
+        for k in np.unique(self.which[points]):
+            mine = points[self.which[points] == k]
+            back = np.empty(len(self.looks[k].active), dtype=int)
+            back[self.row[mine]] = mine
+            for rows, tiles in tile_up(self.looks[k], self.row[mine], level, self.looks[k].active.ndim - 1):
+                yield back[rows], tiles
 
 
-def _grid(ticks: Ints, dim: int) -> Ints:
-    """All L-tuples of the ticks, (len(ticks)^L, L)."""
-    return np.stack(np.meshgrid(*[ticks] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+Tables = tuple[Array, Array | None, Array | None]
 
 
-def scan(log_table: LogTable, n_points: int, dim: int, drop: float, bounded: bool = False) -> Cells:
-    """Find the cells where N densities, given by their logarithms, come within `drop` nats of their peak.
+def scan(
+    survey: Callable[[Array, float], Callable[[Ints], Tables]],
+    n: int,
+    dim: int,
+    tolerance: float,
+    bounded: bool,
+) -> Seen:
+    """Find the cells where n densities, given by their logarithms, are not negligible beside their peak.
 
-    Half a spacing away from a node the log density can exceed its value there by about half the largest
-    difference to a neighbour; a cell whose ceiling, so drawn, lies too low is left out. The look is
-    repeated for the points that need it: wider when mass touches the border (unless the grid covers a
-    bounded support), and finer when the values rise above the ceilings drawn from every second node.
+    survey(t (M, L), half) is a function from points to tables (len(points), M): the log densities at the
+    nodes t; their ceilings, which they do not exceed within `half` of a node; and how fast they may change
+    there, as the nats that they may rise within `half`. A cell whose ceiling lies too low is left out. A
+    density without known ceilings (None) is taken to exceed its value at a node by no more than half the
+    largest difference to a neighbour.
+
+    The look is repeated for the points that need it: wider when mass touches the border (unless the grid
+    covers a bounded support), and finer when a lattice fine enough for what was seen would be too coarse for
+    what the density may do between the nodes, or when values rise above the ceilings drawn from every second
+    node.
     """
-    width, resolved = np.ones(n_points), np.zeros(n_points, dtype=bool)
-    scan_level, found = np.full(n_points, FIRST_LEVEL[dim]), []
-    todo = [(np.arange(n_points), FIRST_LEVEL[dim], 4 if bounded else 8)]
+    which, row, looks = np.zeros(n, dtype=int), np.zeros(n, dtype=int), []
+    start, resolved, top = np.zeros(n, dtype=int), np.zeros(n, dtype=bool), np.zeros(n)
+    least, drop = np.full(n, -(10**6)), drop_for(tolerance)
+    todo = [(np.arange(n), FIRST_LOOK[dim], 4 if bounded else int(np.ceil(np.sqrt(2 * drop))))]
     while todo:
         points, level, reach = todo.pop()
-        ticks = np.arange(-reach * 2**level, reach * 2**level + 1)
-        block = max(1, BLOCK // len(ticks) ** dim)
-        if len(points) > block:
-            todo += [(points[k : k + block], level, reach) for k in range(0, len(points), block)]
-            continue
-        table = np.maximum(log_table(points, _grid(ticks, dim) * 0.5**level), LOG_ZERO)
-        table = table.reshape(len(points), *[len(ticks)] * dim)
-        peak = table.max(axis=tuple(range(1, dim + 1)), keepdims=True)
-        active = _ceiling(table) >= peak - drop
-        outside = _touches_border(active) & (not bounded)
-        surprised = _rises_above(
-            table, _ceiling(table[(slice(None), *[slice(None, None, 2)] * dim)]), peak - drop
-        )
-        wider = outside & (2 * reach <= REACH[dim])
-        finer = surprised & ~wider & (level < FINEST_LEVEL[dim])
+        h, ticks = 0.5**level, np.arange(-reach * 2**level, reach * 2**level + 1)
+        tables_of, turn = survey(grid(ticks * h, dim), h / 2), max(1, TABLE // len(ticks) ** dim)
+        active = np.empty((len(points), *[len(ticks)] * dim), dtype=bool)
+        outside, rough, surprised = np.zeros((3, len(points)), dtype=bool)
+        for k in range(0, len(points), turn):
+            part, some = slice(k, k + turn), points[k : k + turn]
+            table, ceiling, rise = tables_of(some)
+            table = table.reshape(-1, *active.shape[1:])
+            peak = table.max(axis=tuple(range(1, dim + 1)), keepdims=True)
+            start[some], top[some] = _level(table, peak, h, tolerance), peak.reshape(-1)
+            if ceiling is None or rise is None:
+                active[part] = _ceiling(table) >= peak - drop
+                surprised[part] = _rises_above_every_second(table, peak - drop)
+            else:
+                active[part] = ~(ceiling.reshape(table.shape) < peak - drop)  # also where it overflowed
+                steepest = np.fmin(rise, 1e12).max(axis=1, where=active[part].reshape(rise.shape), initial=1e-9)
+                least[some] = np.ceil(OCTAVE * (np.log2(steepest / RISE) + level))
+                rough[part] = least[some] > start[some] + OCTAVE
+                start[some] = np.maximum(start[some], least[some])
+            outside[part] = _touches_border(active[part]) & (not bounded)
+        more = (2 * len(ticks)) ** dim <= LOOK
+        wider = outside & (2 * reach <= REACH[dim]) & more
+        finer = (rough | surprised) & ~wider & more
         todo += [(points[wider], level, 2 * reach)] if wider.any() else []
         todo += [(points[finer], level + 1, reach)] if finer.any() else []
-        done = ~(wider | finer)
-        rows, (point, *at) = points[done], np.nonzero(active[done])
-        found.append((rows[point], np.stack(at, axis=1) + ticks[0]))
-        scan_level[rows] = level
-        width[rows] = _narrowest(table[done], peak[done], 0.5**level)
+        if not (done := ~(wider | finer)).any():
+            continue
+        rows = points[done]
+        which[rows], row[rows] = len(looks), np.arange(len(rows))
         resolved[rows] = ~(surprised | outside)[done]
-    rows, index = (np.concatenate(arrays) for arrays in zip(*found))
-    order = np.argsort(rows, kind="stable")
-    return Cells(rows[order], index[order], scan_level, width, resolved)
+        looks.append(Look(active if done.all() else active[done], int(ticks[0]), h))
+    return Seen(looks, which, row, start, least, resolved, top)
 
 
-def _along(axis: int, ndim: int, part: slice) -> tuple[slice, ...]:
+def _at(ndim: int, axis: int, part: slice | int) -> tuple[slice | int, ...]:
+    """Index `part` of one axis and all of the others."""
     return tuple(part if a == axis else slice(None) for a in range(ndim))
 
 
@@ -188,24 +279,34 @@ def _ceiling(table: Array) -> Array:
     """How high each log density (n, G[, G]) may rise within half a spacing of each node."""
     ceiling = table.copy()
     for axis in range(1, table.ndim):
-        half_step = 0.5 * np.abs(np.diff(table, axis=axis))
-        ends = [(0, 0)] * table.ndim
-        ends[axis] = (1, 1)
-        padded = np.pad(half_step, ends, mode="edge")
-        left = padded[_along(axis, table.ndim, slice(None, -1))]
-        ceiling += np.maximum(left, padded[_along(axis, table.ndim, slice(1, None))])
+        step = np.diff(table, axis=axis)
+        np.abs(step, out=step)
+        step *= 0.5
+        left, right = step[_at(table.ndim, axis, slice(None, -1))], step[_at(table.ndim, axis, slice(1, None))]
+        ceiling[_at(table.ndim, axis, slice(1, -1))] += np.maximum(left, right)
+        for end in (0, -1):
+            ceiling[_at(table.ndim, axis, end)] += step[_at(table.ndim, axis, end)]
     return ceiling
 
 
-def _rises_above(table: Array, ceiling: Array, floor: Array) -> Bools:
-    """Whether a value that matters (above `floor`) exceeds the ceilings of every second node, (n,)."""
-    for axis in range(1, table.ndim):  # a node in between lies in the cells of both its neighbours
-        bound = np.repeat(ceiling, 2, axis=axis)[_along(axis, table.ndim, slice(None, -1))]
-        odd = _along(axis, table.ndim, slice(1, None, 2))
-        bound[odd] = np.maximum(bound[odd], ceiling[_along(axis, table.ndim, slice(1, None))])
-        ceiling = bound
-    surprise = (table > ceiling + 1e-9 * np.abs(ceiling)) & (table > floor)
-    return np.asarray(surprise.any(axis=tuple(range(1, table.ndim))))
+def _rises_above_every_second(table: Array, floor: Array) -> Bools:
+    """Whether a value that matters (above `floor`) exceeds the ceilings drawn from every second node, (n,).
+
+    A node in between lies in the cells of both its neighbours; on a plane, of up to four.
+    """
+    dim, ndim = table.ndim - 1, table.ndim
+    ceilings = {(0,) * dim: _ceiling(table[(slice(None), *[slice(None, None, 2)] * dim)])}
+    for axis in range(1, ndim):
+        for odd, c in list(ceilings.items()):
+            between = np.maximum(c[_at(ndim, axis, slice(None, -1))], c[_at(ndim, axis, slice(1, None))])
+            ceilings[(*odd[: axis - 1], 1, *odd[axis:])] = between
+    surprised = np.zeros(len(table), dtype=bool)
+    for odd, c in ceilings.items():
+        if any(odd):  # at the second nodes themselves the ceiling is never below the value
+            values = table[(slice(None), *[slice(o, None, 2) for o in odd])]
+            above = values > np.maximum(c + 1e-9 * np.abs(c), floor)
+            surprised |= above.reshape(len(table), -1).any(axis=1)
+    return surprised
 
 
 def _touches_border(active: Bools) -> Bools:
@@ -216,14 +317,32 @@ def _touches_border(active: Bools) -> Bools:
     return touches
 
 
+def _level(table: Array, peak: Array, h: float, tolerance: float) -> Ints:
+    """The level at which a lattice should reach the tolerance, (n,), judging by sums over this table."""
+    dim = table.ndim - 1
+    f = np.exp(np.maximum(table - peak, -700.0))
+    classes = [f[(slice(None), *[slice(o, None, 2) for o in odd])] for odd in CLASSES[dim]]
+    sums = np.stack([part.sum(axis=tuple(range(1, dim + 1))) for part in classes], axis=1) @ SETS[dim]
+    gap = np.abs(np.log(2 * sums[:, 1:] / sums[:, :1])).max(axis=1)
+    by_gap = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE
+    return np.where(gap < 0.01, by_gap, level_for(_narrowest(table, peak, h), dim, tolerance) + 1)
+
+
 def _narrowest(table: Array, peak: Array, h: float) -> Array:
     """1/√(largest curvature of the log density where it has mass), at most 1, (n,).
 
     On a plane the sharpest direction may be oblique; its curvature is at most the sum along the axes.
     """
-    total = np.zeros(len(table))
-    for axis in range(1, table.ndim):
-        inner = _along(axis, table.ndim, slice(1, -1))
-        bend = np.where(table[inner] >= peak - 8, -np.diff(table, n=2, axis=axis), 0.0)
-        total += np.maximum(bend.max(axis=tuple(range(1, table.ndim)), initial=0.0) / h**2, 1.0)
-    return 1 / np.sqrt(np.maximum(total - (table.ndim - 2), 1.0))
+    (n, G), dim = table.shape[:2], table.ndim - 1
+    flat = table.reshape(-1)
+    at = np.flatnonzero(flat >= np.broadcast_to(peak - 8, table.shape).reshape(-1))
+    point, inside = np.divmod(at, G**dim)
+    total = np.full(n, -(dim - 1.0))
+    for stride in (1, G)[:dim]:
+        place = inside // stride % G
+        ok = (place > 0) & (place < G - 1)
+        k = at[ok]
+        bend = np.ones(n)
+        np.maximum.at(bend, point[ok], (2 * flat[k] - flat[k - stride] - flat[k + stride]) / h**2)
+        total += bend
+    return 1 / np.sqrt(total)

@@ -8,16 +8,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
-from .quadrature import EPS, Array, Estimate, Ints, Nodes, RowSums, certify, level_for
-from .support import LOG_ZERO, drop_for, scan, to_support
+from .quadrature import BLOCK, EPS, Array, Estimate, Ints, Tiles, certify
+from .support import LOG_ZERO, Tables, scan, to_support
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
-CHUNK = 2**21  # numbers in one temporary array of decoder outputs or data points
 
 
 class Joint(Protocol):
@@ -82,18 +82,24 @@ class Callables:
 
 @dataclass(frozen=True)
 class _Part:
-    """The posteriors of some data points on their final nodes."""
+    """The posteriors of some data points on their tiles."""
 
-    nodes: Nodes
-    sums: RowSums
-    weights: Array  # (P,), sum to 1 for each data point
+    points: Ints  # (n,)
+    tiles: Tiles
+    log_likelihood: Array  # (P, T)
+    weights: Array  # (P, T), p_θ(z|x) up to a constant
+    total: Array  # (n,), the sum of each data point's weights
+
+    def expect(self, values: Array) -> Array:
+        """E[values | x] under p_θ(z|x): (P, T) -> (n,)."""
+        return self.tiles.sums(self.weights * values)[:, 0] / self.total
 
 
 class Target:
     """log p_θ(x) and p_θ(z|x) for the data points x (N, D) at one θ, with certified errors.
 
-    log_px (N,) is the sum over all nodes of the grid; log_norm (N,), the normaliser that the posterior
-    uses, only over the nodes in between, so that whatever is computed from the posterior checks log_px.
+    log_px (N,) is the sum over all nodes of the lattice; log_norm (N,), the normaliser that the posterior
+    uses, only over every second node, so that whatever is computed from the posterior checks log_px.
     error (N,) bounds both, in nats: `tolerance` or less, unless the budget was spent.
     """
 
@@ -103,13 +109,14 @@ class Target:
         self.tolerance = check_tolerance(tolerance, self.joint.latent_dim)
         dim, n = self.joint.latent_dim, len(self.x)
         bounded = bool(np.isfinite(self.joint.support[0]))
-        self._cells = scan(self._log_table, n, dim, drop_for(self.tolerance), bounded)
-        self._parts: list[tuple[int, _Part]] = []
         each = self.tolerance / INTEGRALS
-        result = certify(level_for(self._cells.width, dim, each), self._cells.count, self._integrate, dim, each)
+        support = scan(self._survey, n, dim, each, bounded)
+        self._peak, self._parts = support.peak, list[_Part]()
+        result = certify(support, support.start, dim, each, self._integrate)
+        self.level = result.level
         self.log_px, self.log_norm = result.value.T
-        self.error = np.where(self._cells.resolved, result.error.max(axis=1), np.inf)
-        self._level = result.level
+        resolved = support.resolved & (result.level >= support.least)
+        self.error = np.where(resolved, result.error.max(axis=1), np.inf)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -119,73 +126,78 @@ class Target:
         """Whether each data point reached the tolerance, (N,) bool."""
         return self.error <= self.tolerance
 
-    # ----- p(x, z) on nodes -----
+    # ----- p(x, z) in tables -----
 
-    def _log_table(self, points: Ints, t: Array) -> Array:
-        """log p(x, z) |dz/dt| for all pairs of these data points and grid values, (n, M)."""
+    def _survey(self, t: Array, half: float) -> Callable[[Ints], Tables]:
+        """For `scan`: log p(x, z) |dz/dt| at grid values t (M, L), for any data points."""
         z, log_slope = to_support(t, self.joint.support)
-        outputs, x = self.joint.outputs(z), self.x[points]
-        table = np.empty((len(x), len(z)))
-        rows = max(1, CHUNK // (len(z) * max(x.shape[1], outputs.shape[1])))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            for k in range(0, len(x), rows):
-                table[k : k + rows] = self.joint.log_likelihood(x[k : k + rows, None], outputs)
-            return _no_nan(table + (self.joint.log_prior(z) + log_slope))
+            outputs, log_prior = self.joint.outputs(z), self.joint.log_prior(z) + log_slope
+            ceilings = self.joint.ceilings(z, half, outputs) if hasattr(self.joint, "ceilings") else None
 
-    def on_nodes(self, nodes: Nodes) -> tuple[Array, Array, Array, Array]:
-        """For each pair (P,): log p(x|z), log p(z), log |dz/dt|, and z (P, L)."""
-        t, which = nodes.unique()
-        z, log_slope = to_support(t, self.joint.support)
-        outputs, log_likelihood = self.joint.outputs(z), np.empty(len(which))
-        step = max(1, CHUNK // max(self.x.shape[1], outputs.shape[1]))
+        def tables(points: Ints) -> Tables:
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                log_likelihood = log_likelihood_table(self.joint, self.x[points], outputs)
+                table = _no_nan(log_likelihood + log_prior)
+                return table, *(ceilings(self.x[points], log_likelihood) if ceilings else (None, None))
+
+        return tables
+
+    def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
+        """log p(x|z) at the nodes of each pair, (P, T)."""
+        T, x = len(tiles.offsets), self.x[points]
+        table, at_once = np.empty((len(tiles.tile), T)), max(1, BLOCK // (T * x.shape[1]))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            for k in range(0, len(which), step):
-                part = slice(k, k + step)
-                log_likelihood[part] = self.joint.log_likelihood(self.x[nodes.rows[part]], outputs[which[part]])
-            return _no_nan(log_likelihood), _no_nan(self.joint.log_prior(z))[which], log_slope[which], z[which]
+            for first in range(0, len(tiles.corner), at_once):
+                some = slice(first, first + at_once)
+                z, _ = to_support(tiles.nodes(some), self.joint.support)
+                outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
+                starts = tiles.starts[first : first + at_once + 1]
+                pairs = slice(starts[0], starts[-1])
+                fill(table[pairs], self.joint, x, outputs, tiles.rows[pairs], starts - starts[0])
+        return _no_nan(table)
 
-    def _integrate(self, points: Ints, level: int) -> Estimate:
-        nodes = self._cells.nodes(points, level)
-        log_likelihood, log_prior, log_slope, _ = self.on_nodes(nodes)
-        log_f, sums = log_likelihood + log_prior + log_slope, RowSums(nodes.rows)
-        peak = sums.max(log_f)
-        f = np.exp(log_f - sums.spread(peak))
-        total, halves = sums.sum(f), [2 * sums.sum(f * half) for half in nodes.halves]
-        between = 2 * sums.sum(f * ~nodes.halves[-1])
-        log_cell = peak + nodes.index.shape[1] * np.log(nodes.h)
-        with np.errstate(divide="ignore"):
-            log_total, log_between, *log_halves = (np.log(s) + log_cell for s in (total, between, *halves))
-            gap = np.max([np.abs(log_total - log_half) for log_half in (*log_halves, log_between)], axis=0)
-        self._parts.append((level, _Part(nodes, sums, f / sums.spread(total))))
-        rounding = 8 * EPS * (1 + np.abs(peak))
-        return Estimate(sums.points, np.stack([log_total, log_between], 1), gap[:, None], rounding[:, None])
+    def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:
+        """log p(z) and log |dz/dt| (K, T), and z (K, T, L), at the nodes of each tile."""
+        z, log_slope = to_support(tiles.nodes(), self.joint.support)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
+        return _no_nan(log_prior), log_slope, z
+
+    def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
+        log_likelihood = self.log_likelihood(points, tiles)
+        log_prior, log_slope, _ = self.log_prior(tiles)
+        log_f = log_likelihood + (log_prior + log_slope)[tiles.tile]
+        peak = self._peak[points]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            f = np.exp(log_f - peak[tiles.rows, None])
+            sums = tiles.sums(f)
+            if not (np.isfinite(sums).all() and sums[:, 0].all()):  # far from the peak that was seen
+                peak = tiles.max(log_f)
+                f = np.exp(log_f - peak[tiles.rows, None])
+                sums = tiles.sums(f)
+            self._parts.append(_Part(points, tiles, log_likelihood, f, sums[:, 0]))
+            halves = np.log(2 * sums[:, 1:] / sums[:, :1])
+        log_px = np.log(sums[:, 0]) + peak + tiles.dim * np.log(tiles.h)
+        gap, rounding = np.abs(halves).max(axis=1), 8 * EPS * (1 + np.abs(peak))
+        value = np.stack([log_px, log_px + halves[:, -1]], axis=1)
+        return Estimate(value, gap[:, None], rounding[:, None])
 
     # ----- the posterior -----
 
-    @cached_property
-    def _posterior(self) -> list[_Part]:
-        """Weights of p_θ(z|x) on the accepted nodes; each data point occurs in one part."""
-        final = []
-        for level, part in self._parts:
-            keep = self._level[part.nodes.rows] == level
-            if keep.all():
-                final.append(part)
-            elif keep.any():
-                nodes = part.nodes.select(keep)
-                final.append(_Part(nodes, RowSums(nodes.rows), part.weights[keep]))
-        return final
+    # A data point that was refined occurs in more than one part: the last is the finest, and overwrites.
 
     @cached_property
     def _moments(self) -> tuple[Array, Array]:
         L = self.joint.latent_dim
         mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
-        for part in self._posterior:
-            t = (part.nodes.index + part.nodes.shift) * part.nodes.h
-            z, _ = to_support(t, self.joint.support)
-            m = part.sums.sum(part.weights[:, None] * z)
-            r = z - part.sums.spread(m)
-            mean[part.sums.points] = m
-            cov[part.sums.points] = part.sums.sum(part.weights[:, None, None] * r[:, :, None] * r[:, None, :])
+        for part in self._parts:
+            z = self.log_prior(part.tiles)[2][part.tiles.tile]  # (P, T, L)
+            m = np.stack([part.expect(z[..., i]) for i in range(L)], axis=1)
+            r = z - m[part.tiles.rows, None]
+            mean[part.points] = m
+            for i, j in np.ndindex(L, L):
+                cov[part.points, i, j] = part.expect(r[..., i] * r[..., j])
         return mean, cov
 
     @property
@@ -201,7 +213,7 @@ class Target:
     def log_posterior(self, z: Any, points: Any = slice(None)) -> Array:
         """log p_θ(z|x_n) for all data points (or those chosen) at z (M, L) -> (n, M), nats."""
         z = np.asarray(z, dtype=float).reshape(-1, self.joint.latent_dim)
-        log_likelihood = self.joint.log_likelihood(self.x[points][:, None], self.joint.outputs(z))
+        log_likelihood = log_likelihood_table(self.joint, self.x[points], self.joint.outputs(z))
         return log_likelihood + self.joint.log_prior(z) - self.log_px[points][:, None]
 
     def posterior_density(self, z: Any, points: Any = slice(None)) -> Array:
@@ -214,21 +226,42 @@ class Target:
         Computed on this Target's nodes: how far the target moves when θ becomes θ'.
         """
         moved = np.empty(len(self))
-        for part in self._posterior:
-            here = _log_joint(self, part.nodes) - part.sums.spread(self.log_px[part.sums.points])
-            there = _log_joint(other, part.nodes) - part.sums.spread(other.log_px[part.sums.points])
-            moved[part.sums.points] = part.sums.sum(part.weights * (here - there))
-        return moved
+        for part in self._parts:
+            lost = part.log_likelihood - other.log_likelihood(part.points, part.tiles)
+            moved[part.points] = part.expect(lost)
+        return moved - (self.log_px - other.log_px)
 
 
-def _log_joint(target: Target, nodes: Nodes) -> Array:
-    log_likelihood, log_prior, _, _ = target.on_nodes(nodes)
-    return log_likelihood + log_prior
+def fill(table: Array, joint: Joint, x: Array, outputs: Array, rows: Ints, starts: Ints) -> None:
+    """table[p] = log p(x|z) of data point rows[p] for the outputs (K, T, ·) at the nodes of tile k, (P, T).
+
+    starts[k] to starts[k + 1] are the pairs of tile k. A joint may offer `factors`, so that one matrix product
+    for each tile does it.
+    """
+    pairs = [slice(a, b) for a, b in pairwise(starts.tolist())]
+    if hasattr(joint, "factors"):
+        left, right = joint.factors(x, outputs, rows, np.repeat(np.arange(len(pairs)), np.diff(starts)))
+        for part, of_tile in zip(pairs, right):
+            np.matmul(left[part], of_tile.T, out=table[part])
+        return
+    for part, of_tile in zip(pairs, outputs):
+        turn = max(1, BLOCK // max(of_tile.size, len(of_tile) * x.shape[1]))
+        for k in range(part.start, part.stop, turn):
+            some = slice(k, min(k + turn, part.stop))
+            table[some] = joint.log_likelihood(x[rows[some], None], of_tile)
 
 
-def _no_nan(values: Array) -> Array:
-    """Replace what overflowed or came out as log 0 by a very small logarithm."""
-    return np.where(values > LOG_ZERO, values, LOG_ZERO)
+def log_likelihood_table(joint: Joint, x: Array, outputs: Array) -> Array:
+    """log p(x|z) for all pairs of data points x (n, D) and outputs (M, ·), (n, M)."""
+    table = np.empty((len(x), len(outputs)))
+    fill(table, joint, x, outputs[None], np.arange(len(x)), np.array([0, len(x)]))
+    return table
+
+
+def _no_nan(table: Array) -> Array:
+    """The table with what overflowed or came out as log 0 replaced by a very small logarithm."""
+    flat = table.reshape(-1)
+    return table if np.isfinite(flat @ flat) else np.fmax(table, LOG_ZERO, out=table)
 
 
 def as_data(x: Any) -> Array:

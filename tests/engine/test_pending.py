@@ -1,6 +1,7 @@
 """Claims that the engine does not keep yet: each test here is a defect, reported with its reproduction."""
 
-import dataclasses
+import signal
+from contextlib import contextmanager
 
 import numpy as np
 import oracles
@@ -11,34 +12,9 @@ from scipy.special import logsumexp
 
 import tinyvae as tv
 
+TOLERANCE = {1: 1e-9, 2: 1e-6}
+
 # ----- silently wrong integrals -----
-
-
-def one_steep_unit(slope, where, noise):
-    """A decoder tanh(slope·(z − where)): for x = 0 its likelihood is a spike of width noise/slope."""
-    model = tv.VAE(1, 1, hidden=(1,), noise_std=noise)
-    theta = np.zeros(model.theta_size)
-    (W, b), (V, _) = model.unpack_theta(theta).layers
-    W[:], b[:], V[:] = slope, -slope * where, 1.0
-    return model, theta
-
-
-@pytest.mark.parametrize(("slope", "where", "noise"), [(400, 0.03, 0.3), (400, 0.03, 0.01), (1500, 0.531, 0.3)])
-def test_a_spike_between_two_nodes_is_found_or_not_certified(slope, where, noise):
-    model, theta = one_steep_unit(slope, where, noise)
-    wrong = oracles.silently_wrong(
-        model, theta, x := np.array([[0.0]]), model.encode(phi := hard.phi_of(model, where, 0.01), x),
-        tv.decompose(model, theta, phi, x),
-    )  # fmt: skip
-    assert not wrong
-
-
-@pytest.mark.parametrize("where", [0.25, 0.5, 0.531])
-def test_a_spike_of_the_likelihood_under_a_wide_q_is_found_or_not_certified(where):
-    model, theta = one_steep_unit(400, where, 0.1)
-    x, phi = np.array([[0.0]]), hard.phi_of(model, 0.0, 3.0)
-    wrong = oracles.silently_wrong(model, theta, x, model.encode(phi, x), tv.decompose(model, theta, phi, x))
-    assert not wrong
 
 
 def test_a_mode_beyond_the_first_look_is_found_though_a_poorer_one_lies_inside():
@@ -52,48 +28,10 @@ def test_a_mode_beyond_the_first_look_is_found_though_a_poorer_one_lies_inside()
     assert target.error[0] > 1e-9 or abs(target.log_px[0] - log_px) < 1e-9
 
 
-@pytest.mark.parametrize(
-    ("name", "L", "seed"),
-    [
-        ("weights times 20", 1, 0),
-        ("weights times 20", 1, 2),
-        ("first layer times 20", 1, 3),
-        ("first layer times 20", 1, 21),
-    ]
-    + [("first layer times 20", 1, 31)],
-)
-def test_steep_networks_are_right_or_not_certified(name, L, seed):
-    wrong, _ = hard.check(name, L, seed)
-    assert not wrong
-
-
-def any_network(seed):
-    """Four data points (one perhaps at 50) under a random decoder, plain or with all weights times 3 or 20."""
-    r = np.random.default_rng(seed)
-    D, hidden = int(r.choice([1, 2, 3])), [(8,), (16, 16), (32, 32)][r.integers(3)]
-    likelihood = str(r.choice(["gaussian", "gaussian", "gaussian", "bernoulli"]))
-    noise = float(r.choice([1.0, 0.3, 0.1, 0.01])) if likelihood == "gaussian" else None
-    model = tv.VAE(D, 1, hidden, likelihood=likelihood, noise_std=noise)
-    scale = float(r.choice([1, 3, 20]))
-    theta = scale * model.init(seed)[0]
-    biases = r.choice([0, 1.0])
-    for _, b in model.unpack_theta(theta).layers:
-        b[:] += biases * r.standard_normal(b.shape) * (scale if r.random() < 0.5 else 1)
-    x = model.decode(theta, r.standard_normal((4, 1)) * r.choice([0.5, 1, 3]))
-    assert noise
-    x = x + noise * r.standard_normal(x.shape)
-    if r.random() < 0.5:
-        x[0] = 50 * np.sign(r.standard_normal(D))
-    x[1] = r.standard_normal(D) * x.std()
-    return model, theta, x
-
-
-@pytest.mark.parametrize(
-    ("seed", "n"), [(21, 0), (23, 0), (39, 1), (50, 2), (74, 0), (77, 0), (91, 1), (128, 1)]
-)
-def test_log_px_of_any_network_is_right_or_not_certified(seed, n):
-    """Seeds 23 and 91 have ordinary weights: there a far mode is lost because a poorer one lies nearer."""
-    model, theta, x = any_network(seed)
+@pytest.mark.parametrize(("seed", "n"), [(21, 0), (23, 0), (91, 1)])
+def test_a_far_mode_of_any_network_is_found_or_not_certified(seed, n):
+    """Ordinary weights (23, 91): a far mode is lost because a poorer one lies nearer."""
+    model, theta, x = hard.any_network(seed)
     target = tv.Target(model, theta, x[n : n + 1])
     log_px, doubt = oracles.log_integral(oracles.joint(model, theta, x[n]), 1)
     miss = abs(target.log_px[0] - log_px)
@@ -134,33 +72,44 @@ def test_a_q_of_which_the_grid_sees_only_half_is_not_certified():
 # ----- runs that diverge -----
 
 
-@pytest.mark.parametrize("update", [tv.Update(), tv.Update(theta_steps=3, phi_steps=3)], ids=["1:1", "3:3"])
-@pytest.mark.parametrize("evaluate_every", [0, 1])
-def test_after_a_divergence_the_parameters_are_those_before_that_step(evaluate_every, update):
-    """So says Diverged. The step is undone as a whole: parameters, moments, counters."""
-    x, model = np.random.default_rng(0).standard_normal((12, 2)), tv.VAE(2, 1, hidden=(5,))
-    t = tv.Trainer(model, x, optimizer="sgd", learning_rate=100.0, update=update, evaluate_every=evaluate_every)
-    with pytest.raises(tv.Diverged) as caught:
-        for _ in range(50):
-            before = t.snapshot()
-            t.step()
-    assert caught.value.step == before.step_count + 1
-    assert t.step_count == before.step_count
-    assert np.array_equal(t.theta, before.theta) and np.array_equal(t.phi, before.phi)
-    assert t.snapshot().phi_state.count == before.phi_state.count
+@contextmanager
+def within(seconds):
+    """Fail rather than hang."""
+
+    def late(*_):
+        raise TimeoutError(f"no answer within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
-# ----- rewinding -----
+@pytest.mark.parametrize("log_std", [-800.0, 800.0])
+@pytest.mark.parametrize("L", [1, 2])
+def test_a_q_whose_scale_over_or_underflows_gets_an_answer_that_is_not_certified(L, log_std):
+    model, theta, r = hard.network(L, 0, noise_std=0.3)
+    phi = hard.phi_of(model, 0.0, 1.0)
+    model.unpack_phi(phi).layers[-1][1][L : 2 * L] = log_std
+    with within(8), np.errstate(all="ignore"):
+        got = tv.decompose(model, theta, phi, r.standard_normal((3, 2)))
+    assert np.isfinite(got.log_px).all() and np.all(got.log_px_error <= TOLERANCE[L])
+    assert not np.any(got.error <= TOLERANCE[L])
 
 
-@pytest.mark.parametrize(("first", "then"), [("sgd", "adam"), ("adam", "sgd")])
-def test_a_snapshot_can_be_restored_after_the_optimiser_was_changed(first, then):
+@pytest.mark.parametrize(
+    ("L", "optimizer", "rate", "likelihood"),
+    [(1, "sgd", 1e6, "gaussian"), (1, "adam", 1e4, "bernoulli"), (2, "sgd", 1e6, "gaussian")]
+    + [(2, "adam", 1e4, "gaussian")],
+)
+def test_a_q_whose_scale_overflows_is_a_divergence_and_not_a_crash(L, optimizer, rate, likelihood):
     x = np.random.default_rng(0).standard_normal((12, 2))
-    t = tv.Trainer(tv.VAE(2, 1, hidden=(5,)), x, optimizer=first, evaluate_every=0)
-    list(t.steps(3))
-    snapshot = t.snapshot()
-    t.settings = dataclasses.replace(t.settings, optimizer=then)
-    list(t.steps(2))
-    t.restore(snapshot)
-    t.step()
-    assert t.step_count == 4 and np.isfinite(t.theta).all()
+    x = (x > 0).astype(float) if likelihood == "bernoulli" else x
+    model = tv.VAE(2, L, hidden=(5,), likelihood=likelihood)
+    t = tv.Trainer(model, x, batch_size=5, optimizer=optimizer, learning_rate=rate, tolerance=1e-4)
+    with within(8), pytest.raises(tv.Diverged, match="step [0-9]+: .* is not finite; try a smaller"):
+        list(t.steps(12))
+    assert np.isfinite(t.theta).all() and np.isfinite(t.phi).all()

@@ -1,0 +1,34 @@
+"""`python -m tests.benchmarks [--quick] [--markdown FILE]`: every speed claim, side by side in one run.
+
+One thread. Each round times all competitors one after the other (A, B, C, A, B, C, …); the table gives medians over
+the rounds and the median of the ratios within a round, so that a busy machine slows all alike.
+"""
+
+import os
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # before NumPy is imported
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+import argparse  # noqa: E402
+import platform  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from . import exact, growth, steps  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file as well")
+    args = parser.parse_args()
+    tables = [f"Python {platform.python_version()}, one thread; medians."]
+    for part in (steps, exact, growth):
+        for table in part.tables(args.quick):
+            print(table, flush=True)
+            tables.append(table)
+    if args.markdown:
+        args.markdown.write_text("\n".join(tables), encoding="utf-8")
+
+
+main()
