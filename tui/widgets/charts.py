@@ -32,12 +32,13 @@ class StepChart(Panel):
 
     COLUMNS: tuple[tuple[str, str], ...] = ()  # what to draw, and how the legend calls it
     SCALES: tuple[Scale, ...] = (LINEAR, SYMLOG)
+    SMOOTHED = False
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.window = self.scale = 0
-        self.smoothed, self.pointed = False, None
-        self.restart()
+        self.smoothed, self.pointed = self.SMOOTHED, None
+        self._changed()
 
     def restart(self) -> None:
         self.y, self.x = Range(self.SCALES[self.scale]), Range()
@@ -195,6 +196,7 @@ class PursuitChart(StepChart):
     TITLE = "the target moves, q follows"
     COLUMNS = (("target_moved", "target moved"), ("kl_posterior_by_phi", "q recovered"))
     SCALES = (LOG, SYMLOG, LINEAR)
+    SMOOTHED = True  # minibatch noise would hide who is ahead
     HELP = (
         "In each step: the distance KL(pθ(z|x)‖pθ'(z|x)) by which θ moved the posterior, and by how much φ lowered "
         "KL(q‖pθ(z|x)). While the first is above the second, q chases a target that runs away. Where a step of φ "
