@@ -149,9 +149,9 @@ class _Integrals:
         value = np.stack([sets[:, own] for sets, own in integrals], axis=1)
         gap = np.stack([np.abs(sets - sets[:, [own]]).max(axis=1) for sets, own in integrals], axis=1)
         value = np.where(np.isnan(value), np.stack([sets[:, 0] for sets, _ in integrals], axis=1), value)
-        if not self._closed:  # any q has the mass 1: if some is missing, the look missed it
-            mass = total[:, :1] * tiles.h**self.dim
-            gap = np.maximum(gap, np.where(np.abs(mass - 1) < 1e-6, 0.0, np.inf))
+        # Any q has the mass 1: if some is missing, the look or the lattice missed it.
+        mass = total[:, :1] * tiles.h**self.dim
+        gap = np.maximum(gap, np.where(np.abs(mass - 1) < 1e-6, 0.0, np.inf))
         return Estimate(value, gap, np.broadcast_to(8 * EPS * (1 + size)[:, None], value.shape))
 
     def _log_q(self, points: Ints, tiles: Tiles, z: Array) -> Array:

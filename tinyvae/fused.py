@@ -1,8 +1,8 @@
 """The ELBO and its gradient in one fused pass: the chain rule of the model written out by hand.
 
-The same mathematics as `VAE.elbo_terms` under autograd, but on buffers allocated once, with each bias
-folded into its matrix product (inputs carry a last column of ones) and no work for a frozen group.
-Shapes: B data points, S samples of z for each, R = S·B rows in the decoder.
+The same mathematics as `VAE.elbo_terms` under autograd, but with one column for each data point, in buffers
+allocated once, with each bias folded into its matrix product (inputs carry a last row of ones) and no work
+for a frozen group. Shapes: B data points, S samples of z for each, R = S·B columns in the decoder.
 """
 
 import numpy as np
@@ -15,96 +15,110 @@ class FusedGradient:
 
     def __init__(self, model, batch, samples=1):
         self.model, self.batch, self.samples = model, batch, samples
-        self.encoder = [_with_ones(batch, width) for width in model.encoder_sizes[:-1]]
-        self.decoder = [_with_ones(batch * samples, width) for width in model.decoder_sizes[:-1]]
-        self.grad_theta = np.zeros(model.theta_size)
-        self.grad_phi = np.zeros(model.phi_size)
+        self.encoder = _Network(model.encoder_sizes, batch)
+        self.decoder = _Network(model.decoder_sizes, batch * samples)
+        self.grad_theta, self.grad_phi = np.zeros(model.theta_size), np.zeros(model.phi_size)
+        self.grads_encoder = networks.matrices(self.grad_phi, model.encoder_sizes)
+        self.grads_decoder = networks.matrices(self.grad_theta, model.decoder_sizes)
+        self.lower = ops.strictly_lower(model.latent_dim) if model.covariance == "full" else []
+        self.std, self.noise = np.empty((2, model.latent_dim, samples, batch))
+        self.x, self.residual = np.empty((2, model.data_dim, samples, batch))
 
-    def __call__(self, theta, phi, x, eps, want_theta=True, want_phi=True):
+    def __call__(self, theta, phi, x, eps, want_theta=True, want_phi=True, want_terms=True):
         """x (B, D), eps (S, B, L) -> (reconstruction (B,), kl_prior (B,), grad_theta, grad_phi).
 
-        The gradients are those of the batch mean of the ELBO; a group that is not wanted gets None.
-        The arrays returned are buffers: the next call overwrites them.
+        The gradients are those of the batch mean of the ELBO; what is not wanted comes as None. The
+        gradients returned are buffers: the next call overwrites them.
         """
-        model, L = self.model, self.model.latent_dim
-        encoder = networks.matrices(phi, model.encoder_sizes)
-        decoder = networks.matrices(theta[: model.decoder_size], model.decoder_sizes)
+        model, L, S, B = self.model, self.model.latent_dim, self.samples, self.batch
+        noise, std, residual = self.noise, self.std, self.residual
 
         # Forward: x -> (mean, log_diag, lower) -> z = mean + C eps -> mean or logits of p(x|z).
-        self.encoder[0][:, :-1] = x
-        q = _forward(self.encoder, encoder)
-        mean, log_diag, lower = q[:, :L], q[:, L : 2 * L], q[:, 2 * L :]
-        std = np.exp(log_diag)
-        z = mean + std * eps
-        for k, (i, j) in enumerate(ops.strictly_lower(L)[: lower.shape[1]]):
-            z[..., i] += lower[:, k] * eps[..., j]
-        self.decoder[0][:, :-1] = z.reshape(-1, L)
-        out = _forward(self.decoder, decoder).reshape(self.samples, self.batch, -1)
-        kl_prior = ops.gaussian_kl(mean, log_diag, lower)
+        self.x[:] = x.T[:, None]
+        noise[:] = eps.transpose(2, 0, 1)
+        self.encoder.input[:] = x.T
+        q = self.encoder.forward(phi)  # (heads, B)
+        mean, log_diag, lower = q[:L], q[L : 2 * L], q[2 * L :]
+        np.exp(log_diag[:, None], out=std)
+        z = self.decoder.input.reshape(L, S, B)
+        np.multiply(std, noise, out=z)
+        z += mean[:, None]
+        for k, (i, j) in enumerate(self.lower):
+            z[i] += lower[k] * noise[j]
+        out = self.decoder.forward(theta).reshape(-1, S, B)
 
-        # log p(x|z) and its gradient with respect to `out`.
-        residual = x - out if model.likelihood == "gaussian" else x - ops.sigmoid(out)
+        # ∂ log p(x|z)/∂out is (x − mean)/σ², or x − σ(logits); the ELBO is a mean over S and B.
+        np.subtract(self.x, out if model.likelihood == "gaussian" else ops.sigmoid(out), out=residual)
+        terms = self.terms(theta, out, mean, log_diag, lower) if want_terms else (None, None)
+        scale, precision = 1.0 / (B * S), 1.0
         if model.likelihood == "gaussian":
             log_std = model.log_noise_std(theta)
             precision = np.exp(-2 * log_std)
-            squares = residual * residual * precision
-            constant = np.sum(np.broadcast_to(log_std, x.shape[1])) + 0.5 * x.shape[1] * ops.LOG_2PI
-            reconstruction = -0.5 * np.einsum("sbd->b", squares) / self.samples - constant
-            g = residual * precision
-        else:
-            reconstruction = ops.bernoulli_log_likelihood(x, out).mean(axis=0)
-            g = residual
-        g *= 1.0 / (self.batch * self.samples)
+            if want_theta and model.learns_noise:  # ∂/∂ log σ_d is the mean of r_d² − 1, r = (x − mean)/σ
+                r = residual.reshape(len(residual), -1)
+                grad = np.einsum("dr,dr->d", r, r) * (precision * scale) - 1.0
+                self.grad_theta[model.decoder_size :] = grad if len(log_std) == len(r) else grad.sum()
+        residual *= np.reshape(precision * scale, (-1, 1, 1))
 
         # Backward through the decoder: weights of θ if wanted, down to z if φ is wanted.
-        grads = networks.matrices(self.grad_theta, model.decoder_sizes) if want_theta else None
-        g_z = _backward(self.decoder, decoder, g.reshape(-1, x.shape[1]), grads, to_input=want_phi)
-        if want_theta and model.learns_noise:  # d/d log σ_d = mean over rows of (r_d² − 1)
-            per_dim = np.einsum("sbd->d", squares) / (self.batch * self.samples) - 1.0
-            self.grad_theta[model.decoder_size :] = (
-                per_dim if log_std.size > 1 or x.shape[1] == 1 else per_dim.sum()
-            )
-        if want_phi:  # through z = mean + C eps, and the closed-form KL
-            g_z = g_z.reshape(self.samples, self.batch, L)
-            g_q = np.empty_like(q)
-            g_q[:, :L] = g_z.sum(axis=0) - mean / self.batch
-            g_q[:, L : 2 * L] = (g_z * eps).sum(axis=0) * std - (std * std - 1) / self.batch
-            for k, (i, j) in enumerate(ops.strictly_lower(L)[: lower.shape[1]]):
-                g_q[:, 2 * L + k] = (g_z[..., i] * eps[..., j]).sum(axis=0) - lower[:, k] / self.batch
-            grads = networks.matrices(self.grad_phi, model.encoder_sizes)
-            _backward(self.encoder, encoder, g_q, grads, to_input=False)
-        return (
-            reconstruction,
-            kl_prior,
-            self.grad_theta if want_theta else None,
-            self.grad_phi if want_phi else None,
-        )
+        g = residual.reshape(len(residual), -1)
+        g_z = self.decoder.backward(g, self.grads_decoder if want_theta else None, to_input=want_phi)
+        if want_phi:  # through z = mean + C eps, and through the closed-form KL (see ops.gaussian_kl)
+            g_z, g_q = g_z.reshape(L, S, B), self.encoder.g_output
+            for k, (i, j) in enumerate(self.lower):
+                g_q[2 * L + k] = (g_z[i] * noise[j]).sum(axis=0) - lower[k] / B
+            np.subtract(g_z.sum(axis=1), mean / B, out=g_q[:L])
+            noise *= std
+            noise *= g_z
+            variance = std[:, 0] * std[:, 0]
+            np.subtract(noise.sum(axis=1), (variance - 1) / B, out=g_q[L : 2 * L])
+            self.encoder.backward(g_q, self.grads_encoder, to_input=False)
+        return *terms, self.grad_theta if want_theta else None, self.grad_phi if want_phi else None
+
+    def terms(self, theta, out, mean, log_diag, lower):
+        """reconstruction and kl_prior of each data point, (B,) each; out (D, S, B)."""
+        if self.model.likelihood == "gaussian":
+            log_std = self.model.log_noise_std(theta)
+            log_likelihood = ops.gaussian_log_likelihood(self.x.T, out.T, log_std)  # (B, S)
+        else:
+            log_likelihood = ops.bernoulli_log_likelihood(self.x.T, out.T)
+        return log_likelihood.mean(axis=1), ops.gaussian_kl(mean.T, log_diag.T, lower.T)
 
 
-def _with_ones(rows, width):
-    buffer = np.ones((rows, width + 1))
-    return buffer
+class _Network:
+    """The buffers of one MLP for R columns: what each layer reads, [a; 1] (width + 1, R), and the gradients."""
 
+    def __init__(self, sizes, columns):
+        self.sizes = sizes
+        self.reads = [np.ones((width + 1, columns)) for width in sizes[:-1]]
+        self.units = [read[:-1] for read in self.reads]
+        self.gradients = [np.empty((width, columns)) for width in sizes]
+        self.slopes = [np.empty((width, columns)) for width in sizes[:-1]]
+        self.input, self.output, self.g_output = self.units[0], np.empty((sizes[-1], columns)), self.gradients[-1]
+        self.vector = None
 
-def _forward(inputs, matrices):
-    """inputs[i] is the buffer [a_i, 1] that layer i reads; a_0 is filled in, the others are filled here."""
-    for i, M in enumerate(matrices[:-1]):
-        np.tanh(inputs[i] @ M, out=inputs[i + 1][:, :-1])
-    return inputs[-1] @ matrices[-1]
+    def forward(self, vector):
+        """The last layer's output (width, R), `input` being filled in: a ← tanh(Wᵀ a + b), no tanh at the end."""
+        if vector is not self.vector:  # the layers are views: made once for each vector
+            self.vector, self.matrices = vector, networks.matrices(vector, self.sizes)
+        for M, read, unit in zip(self.matrices, self.reads, [*self.units[1:], self.output]):
+            np.matmul(M.T, read, out=unit)
+            if unit is not self.output:
+                np.tanh(unit, out=unit)
+        return self.output
 
+    def backward(self, g, grads, to_input):
+        """g (width, R) is the gradient of the output; writes [a; 1] gᵀ for each layer into `grads`, if given.
 
-def _backward(inputs, matrices, g, grads, to_input):
-    """g is the gradient of the last layer's output; writes [a, 1]ᵀ g for each layer into `grads`.
-
-    Returns the gradient of a_0 if `to_input`, else None. Layer below: g ← (g Wᵀ)(1 − a²).
-    """
-    for i in reversed(range(len(matrices))):
-        if grads is not None:
-            np.matmul(inputs[i].T, g, out=grads[i])
-        if i == 0 and not to_input:
-            return None
-        g = g @ matrices[i][:-1].T
-        if i > 0:
-            a = inputs[i][:, :-1]
-            g *= 1 - a * a
-    return g
+        Returns the gradient of the input if `to_input`, else None. Layer below: g ← (W g)(1 − a²).
+        """
+        for k in reversed(range(len(self.matrices))):
+            if grads is not None:
+                np.matmul(self.reads[k], g.T, out=grads[k])
+            if k == 0 and not to_input:
+                return None
+            g = np.matmul(self.matrices[k][:-1], g, out=self.gradients[k])
+            if k > 0:
+                slope = np.multiply(self.units[k], self.units[k], out=self.slopes[k])
+                g *= np.subtract(1.0, slope, out=slope)
+        return g

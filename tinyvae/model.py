@@ -183,6 +183,34 @@ class VAEJoint:
         shape = (len(z), first.shape[1] if not rest else rest[-1].shape[1])
         return np.broadcast_to(moves, shape), np.broadcast_to(steep, shape)
 
+    def beyond(self, reach: float) -> Callable[[Array], Array]:
+        """What log p_θ(x, z) cannot exceed where some |z_i| > reach: a function of x (n, D) -> (n,).
+
+        Interval arithmetic over half-lines; on a plane over strips beyond each side of the square, and corners.
+        A linear decoder has a single mode: what lies beyond falls off, and needs no bound.
+        """
+        first, *rest = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
+        if not rest:
+            return lambda x: np.full(len(x), -np.inf)
+        low, high = _regions_beyond(reach, self.latent_dim)
+        nearest = np.where(low > 0, low, np.where(high < 0, high, 0.0))
+        for M in (first, *rest):
+            if M is not first:
+                low, high = np.tanh(low), np.tanh(high)
+            rising, falling = np.maximum(M[:-1], 0), np.minimum(M[:-1], 0)
+            low, high = low @ rising + high @ falling + M[-1], high @ rising + low @ falling + M[-1]
+
+        def bound(x: Array) -> Array:
+            at = x[:, None]
+            if self.model.likelihood == "bernoulli":
+                ends = [self.log_likelihood(at[..., None], end[..., None]) for end in (low, high)]
+                log_likelihood = np.maximum(*ends).sum(axis=-1)  # bits: the best logit is at one of the ends
+            else:
+                log_likelihood = self.log_likelihood(at, np.clip(at, low, high))
+            return (log_likelihood + self.log_prior(nearest)).max(axis=1)
+
+        return bound
+
     def ceilings(self, z: Array, half: float, outputs: Array) -> Callable[[Array, Array], tuple[Array, Array]]:
         """What log p_θ(x, z) cannot exceed within the cubes around z (M, L), given `outputs` there (M, D).
 
@@ -210,6 +238,21 @@ class VAEJoint:
             return -0.5 * np.maximum(distance - moves, 0.0) ** 2 + (top + prior), (distance + 1) * steep
 
         return gaussian
+
+
+def _regions_beyond(reach: float, dim: int) -> tuple[Array, Array]:
+    """Boxes (M, L) that cover all z with some |z_i| > reach; 1e200 stands for infinity, so that 0·∞ is 0."""
+    far = 1e200
+    if dim == 1:
+        return np.array([[reach], [-far]]), np.array([[far], [-reach]])
+    cuts = np.concatenate([[-far], np.linspace(-reach, reach, 17), [far]])
+    strip = np.stack([cuts[:-1], cuts[1:]], axis=1)  # (18, 2): where the other coordinate is
+    boxes = []
+    for side in ((reach, far), (-far, -reach)):
+        ends = np.broadcast_to(side, strip.shape)
+        boxes += [np.stack([ends, strip], axis=2), np.stack([strip, ends], axis=2)]  # (18, 2, L)
+    low, high = np.concatenate(boxes).swapaxes(0, 1)
+    return low, high
 
 
 @dataclass(frozen=True)

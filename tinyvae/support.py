@@ -216,6 +216,7 @@ def scan(
     dim: int,
     tolerance: float,
     bounded: bool,
+    beyond: Callable[[Ints, float], Array] | None = None,
 ) -> Seen:
     """Find the cells where n densities, given by their logarithms, are not negligible beside their peak.
 
@@ -226,9 +227,10 @@ def scan(
     largest difference to a neighbour.
 
     The look is repeated for the points that need it: wider when mass touches the border (unless the grid
-    covers a bounded support), and finer when a lattice fine enough for what was seen would be too coarse for
-    what the density may do between the nodes, or when values rise above the ceilings drawn from every second
-    node.
+    covers a bounded support), or when there could be some beyond it: beyond(points, reach) (n,), if given, is
+    what the log densities cannot exceed there; and finer when a lattice fine enough for what was seen would
+    be too coarse for what the density may do between the nodes, or when values rise above the ceilings drawn
+    from every second node.
     """
     which, row, looks = np.zeros(n, dtype=int), np.zeros(n, dtype=int), []
     start, resolved, top = np.zeros(n, dtype=int), np.zeros(n, dtype=bool), np.zeros(n)
@@ -256,6 +258,8 @@ def scan(
                 rough[part] = least[some] > start[some] + OCTAVE
                 start[some] = np.maximum(start[some], least[some])
             outside[part] = _touches_border(active[part]) & (not bounded)
+            if beyond is not None:
+                outside[part] |= beyond(some, reach) >= peak.reshape(-1) - drop
         more = (2 * len(ticks)) ** dim <= LOOK
         wider = outside & (2 * reach <= REACH[dim]) & more
         finer = (rough | surprised) & ~wider & more

@@ -110,7 +110,9 @@ class Target:
         dim, n = self.joint.latent_dim, len(self.x)
         bounded = bool(np.isfinite(self.joint.support[0]))
         each = self.tolerance / INTEGRALS
-        support = scan(self._survey, n, dim, each, bounded)
+        support = scan(
+            self._survey, n, dim, each, bounded, self._beyond if hasattr(self.joint, "beyond") else None
+        )
         self._peak, self._parts = support.peak, list[_Part]()
         result = certify(support, support.start, dim, each, self._integrate)
         self.level = result.level
@@ -142,6 +144,13 @@ class Target:
                 return table, *(ceilings(self.x[points], log_likelihood) if ceilings else (None, None))
 
         return tables
+
+    def _beyond(self, points: Ints, reach: float) -> Array:
+        """For `scan`: what log p(x, z) cannot exceed where some |z_i| > reach, (n,)."""
+        bound, x = self.joint.beyond(reach), self.x[points]  # type: ignore[attr-defined]
+        turn = max(1, BLOCK // (72 * x.shape[1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.concatenate([bound(x[k : k + turn]) for k in range(0, len(x), turn)])
 
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
         """log p(x|z) at the nodes of each pair, (P, T)."""

@@ -253,9 +253,12 @@ class Trainer:
 
     def _move(self, move_theta: bool, move_phi: bool) -> tuple[float | None, float | None]:
         x, eps = self._draw()
-        gradient: Any = self._fused if self.gradients == "fused" else self.model.elbo_and_grad_autograd
+        at: Any = self.theta, self.phi, x, eps, move_theta, move_phi
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            *_, g_theta, g_phi = gradient(self.theta, self.phi, x, eps, move_theta, move_phi)
+            if self.gradients == "fused":
+                *_, g_theta, g_phi = self._fused(*at, want_terms=False)
+            else:
+                *_, g_theta, g_phi = self.model.elbo_and_grad_autograd(*at)
             norms = [None if g is None else float(np.sqrt(g @ g)) for g in (g_theta, g_phi)]
         for name, norm in zip(("θ", "φ"), norms):
             if norm is not None and not np.isfinite(norm):

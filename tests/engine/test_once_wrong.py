@@ -1,0 +1,45 @@
+"""Claims that the engine once broke, each with the case that showed it."""
+
+import numpy as np
+import oracles
+import pytest
+import test_hard_cases as hard
+
+import tinyvae as tv
+
+# ----- silently wrong integrals -----
+
+
+def test_a_mode_beyond_the_first_look_is_found_though_a_poorer_one_lies_inside():
+    """Inside |z| < 8 the likelihood has a bump at −580 nats; beyond 11 it is perfect, at −60 of prior."""
+    model = tv.VAE(1, 1, hidden=(4,), noise_std=0.05)
+    theta = np.zeros(model.theta_size)
+    (W, b), (V, _) = model.unpack_theta(theta).layers
+    W[0], b[:3], V[:3, 0] = 1.0, [-11, 0.5, -0.5], [1, 0.2, -0.2]
+    target = tv.Target(model, theta, x := np.array([[1.0]]))
+    log_px, _ = oracles.log_integral(oracles.joint(model, theta, x[0]), 1, depth=2000)
+    assert target.error[0] > 1e-9 or abs(target.log_px[0] - log_px) < 1e-9
+
+
+@pytest.mark.parametrize(("seed", "n"), [(21, 0), (23, 0), (91, 1)])
+def test_a_far_mode_of_any_network_is_found_or_not_certified(seed, n):
+    """Ordinary weights (23, 91): a far mode is lost because a poorer one lies nearer."""
+    model, theta, x = hard.any_network(seed)
+    target = tv.Target(model, theta, x[n : n + 1])
+    log_px, doubt = oracles.log_integral(oracles.joint(model, theta, x[n]), 1)
+    miss = abs(target.log_px[0] - log_px)
+    assert target.error[0] > 1e-9 or miss <= target.error[0] + doubt + 1e-11 * abs(log_px), miss
+
+
+@pytest.mark.parametrize("std", [(1e-4, 3.0)])
+def test_a_very_thin_needle_in_the_plane_is_right_or_not_certified(std):
+    """A linear decoder: E_q[log p(x|z)] in closed form."""
+    model = tv.VAE(2, 2, hidden=(), noise_std=0.01)
+    theta = np.zeros(model.theta_size)
+    model.unpack_theta(theta).layers[0][0][:] = np.eye(2)
+    x, mean = np.array([[0.5, 0.0]]), np.array([0.3, 0.2])
+    got = tv.decompose(model, theta, hard.phi_of(model, mean, std), x)
+    squares = ((x[0] - mean) ** 2 + np.square(std)).sum()
+    exact = -0.5 * squares / 0.01**2 - np.log(2 * np.pi * 0.01**2)
+    miss = abs(got.reconstruction[0] - exact)
+    assert got.reconstruction_error[0] > 1e-6 or miss <= got.reconstruction_error[0] + 1e-11 * abs(exact)
