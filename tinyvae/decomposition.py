@@ -141,7 +141,8 @@ class _Integrals:
         np.maximum(log_q, LOG_ZERO, out=log_q)
         log_q -= log_prior[tiles.tile]
         total = tiles.sums(weight)
-        on = [tiles.sums(weight * values) / total for values in (log_likelihood, log_q)]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
+            on = [tiles.sums(weight * values) / total for values in (log_likelihood, log_q)]
         reconstruction, kl_prior = on
         kl_posterior = kl_prior - reconstruction + self.target.log_norm[points, None]
         size = np.abs(reconstruction[:, 0]) + np.abs(kl_prior[:, 0])

@@ -21,6 +21,8 @@ from .fused import FusedGradient
 Array = NDArray[np.floating]
 Layer = tuple[Array, Array]
 
+AT_ONCE = 512  # nodes that the decoder and its bounds take at once: what a processor's cache holds
+
 
 class Theta(NamedTuple):
     """θ, named: the decoder's (W, b) pairs and log σ, (1,) or (D,), or None; all views."""
@@ -125,7 +127,7 @@ class VAEJoint:
 
     def outputs(self, z: Array) -> Array:
         """The decoder at z; (M, L) -> (M, D)."""
-        out, *matrices = z, *networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
+        out, matrices = z, networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
         for k, M in enumerate(matrices):
             out = np.tanh(out, out=out) if k else out
             out = out @ M[:-1]
@@ -138,27 +140,34 @@ class VAEJoint:
             return ops.bernoulli_log_likelihood(x, outputs)
         return ops.gaussian_log_likelihood(x, outputs, self.model.log_noise_std(self.theta))
 
-    def factors(self, x: Array, outputs: Array, rows: Array, tile: Array) -> tuple[Array, Array]:
-        """log p_θ(x|z) for pairs of a data point and a tile of nodes, as inner products.
+    # log p(x|z) of a data point at a node as an inner product left·right, left (D + 2) of the data point and
+    # right (D + 2) of the node. Bernoulli: x·l − Σ softplus(l). Gaussian: with a = (x − c)/σ and b = (mean − c)/σ,
+    # −½|a − b|² is a·b − ½|a|² − ½|b|²; c, the mean at one node of a tile, keeps the squares small, so that little
+    # cancels.
 
-        x (n, D), outputs (K, T, D), rows and tile (P,) -> left (P, D + 2), right (K, T, D + 2): the pair's value
-        at node t is left[p]·right[tile[p], t]. Bernoulli: x·l − Σ softplus(l). Gaussian: with a = (x − c)/σ and
-        b = (mean − c)/σ, −½|a − b|² is a·b − ½|a|² − ½|b|²; c, one of a tile's means, keeps the squares small,
-        so that little cancels.
-        """
-        left, right = np.ones((len(rows), x.shape[1] + 2)), np.ones((*outputs.shape[:2], x.shape[1] + 2))
+    def node_factors(self, outputs: Array) -> tuple[Array, Array]:
+        """For outputs (K, T, D) at the nodes of tiles: c (K, D), right (K, T, D + 2)."""
+        right = np.ones((*outputs.shape[:2], outputs.shape[2] + 2))
         if self.model.likelihood == "bernoulli":
-            left[:, 2:], left[:, 1], right[..., 2:] = x[rows], 0.0, outputs
+            centre, right[..., 2:] = np.zeros((len(outputs), outputs.shape[2])), outputs
             right[..., 0] = -ops.softplus(outputs).sum(axis=-1)
-            return left, right
-        log_std = self.model.log_noise_std(self.theta)
-        scaled, precision = outputs * np.exp(-log_std), np.exp(-log_std)
-        centre = scaled[:, scaled.shape[1] // 2]
-        a, b = (x * precision)[rows] - centre[tile], scaled - centre[:, None]
-        constant = np.broadcast_to(log_std, x.shape[1]).sum() + 0.5 * x.shape[1] * ops.LOG_2PI
-        left[:, 2:], left[:, 1], right[..., 2:] = a, -0.5 * np.einsum("pd,pd->p", a, a) - constant, b
-        right[..., 0] = -0.5 * np.einsum("ktd,ktd->kt", b, b)
-        return left, right
+        else:
+            centre = outputs[:, outputs.shape[1] // 2]
+            b = (outputs - centre[:, None]) * np.exp(-self.model.log_noise_std(self.theta))
+            right[..., 2:], right[..., 0] = b, -0.5 * np.einsum("ktd,ktd->kt", b, b)
+        return centre, right
+
+    def data_factors(self, x: Array, centre: Array) -> Array:
+        """For data points x (P, D) on tiles whose c is centre (P, D): left (P, D + 2)."""
+        left = np.ones((len(x), x.shape[1] + 2))
+        if self.model.likelihood == "bernoulli":
+            left[:, 2:], left[:, 1] = x, 0.0
+        else:
+            log_std = self.model.log_noise_std(self.theta)
+            a = (x - centre) * np.exp(-log_std)
+            constant = log_std.sum() * (x.shape[1] // len(log_std)) + 0.5 * x.shape[1] * ops.LOG_2PI
+            left[:, 2:], left[:, 1] = a, -0.5 * np.einsum("pd,pd->p", a, a) - constant
+        return left
 
     def variation(self, z: Array, half: float) -> tuple[Array, Array]:
         """How far the outputs can move within the cubes of half side `half` around z (M, L): two bounds (M, D).
@@ -168,14 +177,18 @@ class VAEJoint:
         value theorem an output moves by at most |∂f/∂z| summed over the axes, times half. That is the second
         bound, which holds in proportion for smaller cubes; the first is sharper where units saturate.
         """
+        if len(z) > AT_ONCE:
+            parts = [self.variation(z[k : k + AT_ONCE], half) for k in range(0, len(z), AT_ONCE)]
+            return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
         first, *rest = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
         value, moves = z @ first[:-1] + first[-1], half * np.abs(first[:-1]).sum(axis=0)
         steep, (slope, spread) = moves, (first[:-1, None, :], np.zeros(1))
         for M in rest:
             W, size = M[:-1], np.abs(M[:-1])
             low, unit, high = np.tanh(value - moves), np.tanh(value), np.tanh(value + moves)
-            most = 1 - np.where(low * high <= 0, 0.0, np.minimum(low * low, high * high))
-            least = 1 - np.maximum(low * low, high * high)
+            ends = low * low, high * high
+            most = 1 - np.where(low * high <= 0, 0.0, np.minimum(*ends))
+            least = 1 - np.maximum(*ends)
             spread = np.abs(slope) * (0.5 * (most - least)) + spread * most
             slope, spread = (slope * (0.5 * (most + least))) @ W, spread @ size
             steep = half * (np.abs(slope) + spread).sum(axis=0)
@@ -220,11 +233,13 @@ class VAEJoint:
         moves, steep = self.variation(z, half)
         prior = self.log_prior(np.maximum(np.abs(z) - half, 0.0))
         if self.model.likelihood == "bernoulli":  # concave in the logits l, with gradient x − σ(l)
+            # Σ m |x − σ|, m being how far a logit moves, is for bits x the same as Σ m σ + x·m (1 − 2σ)
             p = ops.sigmoid(outputs)
+            sums = [(m * p).sum(axis=1) for m in (moves, steep)]
+            products = [(m * (1 - 2 * p)).T for m in (moves, steep)]
 
             def bernoulli(x: Array, log_likelihood: Array) -> tuple[Array, Array]:
-                # Σ moves |x − σ|, which for bits x is Σ moves (σ + x (1 − 2σ))
-                rise, steepest = (x @ (m * (1 - 2 * p)).T + (m * p).sum(axis=1) for m in (moves, steep))
+                rise, steepest = (x @ product + total for product, total in zip(products, sums))
                 return log_likelihood + rise + prior, steepest
 
             return bernoulli

@@ -38,6 +38,11 @@ FRACTIONS = np.array([1, 27 / 32, 23 / 32, 19 / 32])  # near 2^(-k/4)
 MOST_FINER = 8 * OCTAVE  # levels; what does not agree then never will, or is not a number
 EPS = float(np.finfo(float).eps)
 
+# Freeing one large block, never touched, teaches glibc's malloc to keep blocks up to that size for the next
+# table. Otherwise each table is fetched from the system and given back, page by page: half of the time.
+_block = np.empty(2**25 - 2**16, dtype=np.uint8)
+del _block
+
 
 def spacing(level: Any) -> Any:
     return np.ldexp(FRACTIONS[level % OCTAVE], -(level // OCTAVE))
@@ -51,7 +56,7 @@ def grid(ticks: Array | Ints, dim: int) -> NDArray:
 # The nodes by the parity of their index, class by class; and the sets made of such classes, one in each
 # column: all nodes, the ways to take half of them, the last two of which, A and B, interleave: even and odd
 # on a line, the two colours of the chessboard on a plane. Integrals on A and on B share no node.
-CLASSES = {1: [(0,), (1,)], 2: [(0, 0), (1, 1), (0, 1), (1, 0)]}
+CLASSES: dict[int, list[tuple[int, ...]]] = {1: [(0,), (1,)], 2: [(0, 0), (1, 1), (0, 1), (1, 0)]}
 SETS = {
     1: np.array([[1.0, 1, 0], [1, 0, 1]]),
     2: np.array([[1.0, 1, 1, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 1], [1, 0, 1, 0, 1]]),

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -132,12 +132,12 @@ def _finite(value: Any) -> Any:
 
 Schedule = tuple[tuple[int, Settings], ...]  # after which step which settings came into force
 
-_SHARED = {  # what a share string may hold of a Config, and how to read it back
+_SHARED: dict[str, Callable[[str], Any]] = {  # what a share string may hold of a Config, and how to read it back
     "n": int, "data_seed": int, "latent_dim": int, "likelihood": str, "covariance": str, "noise": str,
     "noise_std": float, "learning_rate": float, "optimizer": str, "batch_size": int, "samples": int, "seed": int,
     "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
 }  # fmt: skip
-_CHANGES = {
+_CHANGES: dict[str, Callable[[str], Any]] = {
     "theta": lambda text: bool(int(text)), "phi": lambda text: bool(int(text)),
     "theta_steps": int, "phi_steps": int, "theta_rate": float, "phi_rate": float,
     "optimizer": str, "samples": int, "batch_size": int,

@@ -158,7 +158,7 @@ class Look:
 
     def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
         first, last = self._tiles_of_nodes(side)
-        occupied = self.active[points].any(axis=0)
+        occupied: Bools = np.asarray(self.active[points].any(axis=0))
         axes = range(occupied.ndim)
         on = [np.flatnonzero(occupied.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
         return np.array([first[k[0]] for k in on]), np.array([last[k[-1]] for k in on])
@@ -232,7 +232,8 @@ def scan(
     be too coarse for what the density may do between the nodes, or when values rise above the ceilings drawn
     from every second node.
     """
-    which, row, looks = np.zeros(n, dtype=int), np.zeros(n, dtype=int), []
+    which, row = np.zeros((2, n), dtype=int)
+    looks: list[Look] = []
     start, resolved, top = np.zeros(n, dtype=int), np.zeros(n, dtype=bool), np.zeros(n)
     least, drop = np.full(n, -(10**6)), drop_for(tolerance)
     todo = [(np.arange(n), FIRST_LOOK[dim], 4 if bounded else int(np.ceil(np.sqrt(2 * drop))))]
@@ -253,13 +254,14 @@ def scan(
                 surprised[part] = _rises_above_every_second(table, peak - drop)
             else:
                 active[part] = ~(ceiling.reshape(table.shape) < peak - drop)  # also where it overflowed
-                steepest = np.fmin(rise, 1e12).max(axis=1, where=active[part].reshape(rise.shape), initial=1e-9)
-                least[some] = np.ceil(OCTAVE * (np.log2(steepest / RISE) + level))
+                steepest = (np.fmin(rise, 1e12) * active[part].reshape(rise.shape)).max(axis=1)
+                least[some] = np.ceil(OCTAVE * (np.log2(steepest / RISE + 1e-9) + level))
                 rough[part] = least[some] > start[some] + OCTAVE
                 start[some] = np.maximum(start[some], least[some])
             outside[part] = _touches_border(active[part]) & (not bounded)
             if beyond is not None:
-                outside[part] |= beyond(some, reach) >= peak.reshape(-1) - drop
+                above = beyond(some, reach) - (peak.reshape(-1) - drop)
+                outside[part] |= above >= 0
         more = (2 * len(ticks)) ** dim <= LOOK
         wider = outside & (2 * reach <= REACH[dim]) & more
         finer = (rough | surprised) & ~wider & more

@@ -52,7 +52,7 @@ class TinyVAE(App[None]):
     TITLE = "tinyvae"
     CSS_PATH = "app.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-full")]
-    BINDINGS = keys.bindings()
+    BINDINGS = [*keys.bindings()]
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"tinyvae: {message} (tinyvae --help explains every option)\n")
 
 
-def whole(least: int, most: float = math.inf):  # type: ignore[no-untyped-def]  # a type for argparse
+def whole(least: int, most: float = math.inf):  # a type for argparse
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -83,9 +83,9 @@ examples:
 """
 
 
-def run_options() -> argparse.ArgumentParser:
+def run_options() -> Parser:
     """What the app and `train` have in common."""
-    run = argparse.ArgumentParser(add_help=False)
+    run = Parser(add_help=False)
     data = run.add_argument_group("data")
     data.add_argument(
         "--dataset", default="arc", metavar="NAME|FILE",

@@ -3,6 +3,7 @@
 The light set is the same hues, darkened until they read on white.
 """
 
+from textual.dom import DOMNode
 from textual.widget import Widget
 
 from .plots import Look
@@ -52,7 +53,7 @@ NAMES = {  # how a term is written on screen
 }
 
 
-def colors(widget: Widget) -> dict[str, str]:
+def colors(widget: DOMNode) -> dict[str, str]:
     """The palette for the theme that is on."""
     return DARK if widget.app.current_theme.dark else LIGHT
 

@@ -168,7 +168,7 @@ class Session:
         self.chosen, self.units = 0, replace(self.units, total=0)
         self._first_settings = self.trainer.settings
         self._begin()
-        self.planned = list(schedule)
+        self.planned.extend(schedule)
 
     def reset(self) -> None:
         """Back to step 0 with the same initial weights and the present settings."""
@@ -331,7 +331,8 @@ class Session:
     def path(self, steps: int) -> tuple[Array, Array]:
         """θ (K, P_θ) and φ (K, P_φ) over the last steps up to the one that is shown, replayed."""
         last = self.step if self.shown is None else self.shown
-        thetas, phis = [], []
+        thetas: list[Array] = []
+        phis: list[Array] = []
         for step in range(max(0, last - steps), last + 1):
             self._replay_to(step) if not thetas else self._replay_on()
             thetas.append(self.replayer.theta.copy())
@@ -430,6 +431,7 @@ class Session:
         with open(folder / "records.jsonl", "w", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps({k: v if np.isfinite(v) else None for k, v in row.items()}) + "\n")
-        np.savez(folder / "records.npz", **{name: self.history.column(name) for name in names})
+        columns: dict[str, Any] = {name: self.history.column(name) for name in names}
+        np.savez(folder / "records.npz", **columns)
         if self.share_string:
             (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")

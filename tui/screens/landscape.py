@@ -83,7 +83,7 @@ class LandscapeScreen(ModalScreen[None]):
         thetas, phis = session.path(PATH)
         theta, phi = thetas[-1], phis[-1]
         rng = np.random.default_rng(0)  # a group that has not moved has no direction: take any
-        directions = []
+        directions: list[Any] = []
         for way in (thetas, phis):
             direction = way[-1] - way[0]
             if not direction.any():
@@ -92,7 +92,7 @@ class LandscapeScreen(ModalScreen[None]):
             directions.append(direction)
         ahead = [(way - way[-1]) @ d / (d @ d) for way, d in zip((thetas, phis), directions)]
         x = view.evaluation.target.x[: POINTS[session.model.latent_dim]]
-        columns = landscape(session.model, theta, phi, *directions, x, reach=1.5)
+        columns = landscape(session.model, theta, phi, directions[0], directions[1], x, reach=1.5)
         while (found := await asyncio.to_thread(next, columns, None)) is not None:
             self.query_one(Map).fill(found, ahead)
 
@@ -128,7 +128,8 @@ class Map(Widget):
         )
 
     def _draw(self, size: Size) -> Plot:
-        palette, ground, layers = colors(self), background(self), []
+        palette, ground = colors(self), background(self)
+        layers: list[Any] = []
         reach = 1.5
         if self.found is not None:
             reach = float(self.found.a[-1])
@@ -142,7 +143,7 @@ class Map(Widget):
             layers = [
                 Heat(field, color, ground, float(low), float(high) + 1e-12, extent),
                 Contour(field, levels.tolist(), palette["text"], "", extent=extent),
-                Curve(*self.path, palette["bad"], f"the last {len(self.path[0]) - 1} steps"),
+                Curve(self.path[0], self.path[1], palette["bad"], f"the last {len(self.path[0]) - 1} steps"),
                 Points([0.0], [0.0], palette["bad"], "◆", "now"),
             ]
         return plane(

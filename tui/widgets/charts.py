@@ -37,7 +37,8 @@ class StepChart(Panel):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.window = self.scale = 0
-        self.smoothed, self.pointed = self.SMOOTHED, None
+        self.smoothed = self.SMOOTHED
+        self.pointed: int | None = None
         self._changed()
 
     def restart(self) -> None:

@@ -45,7 +45,7 @@ class ChasePlane(Panel):
         _, across, up = self._trail[-1]
         low, high = self._ends(np.concatenate([across, up]))
         trail = np.array([(t[view.chosen], q[view.chosen]) for _, t, q in self._trail])
-        layers = [
+        layers: list[Any] = [
             Curve([low, high], [low, high], palette["faint"], "q = posterior"),
             Points(across, up, palette["q"]),
             Curve(trail[:, 0], trail[:, 1], palette["text"], fade=mix(ground, palette["text"], 0.2)),

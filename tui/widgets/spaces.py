@@ -130,7 +130,7 @@ class DataPanel(Panel):
         mine, again = candidates[view.chosen], project(view.reconstruction[None])[0]
         self._points = (candidates[:, 0], candidates[:, 1])
         low, high = data.min(axis=0), data.max(axis=0)
-        layers = [
+        layers: list[Any] = [
             Points(data[:, 0], data[:, 1], palette["axis"], name="data"),
             Curve(broken[:, 0], broken[:, 1], palette["reconstruction"], "decoder"),
             Points([mine[0]], [mine[1]], palette["text"], "◆", "x"),
@@ -159,7 +159,7 @@ class DataPanel(Panel):
                 pixels, color, mix(ground, color, 0.15), 0.0, 1.0, (left, left + side, 0.0, float(side))
             )
 
-        layers = [
+        layers: list[Any] = [
             image(view.x, 0.0, palette["text"]),
             image(view.reconstruction, 1.25 * side, palette["q"]),
             Points([0.0], [-side], palette["text"], "◆", "x"),  # below the plot: for the legend
