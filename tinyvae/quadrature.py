@@ -202,11 +202,12 @@ def certify(
             if not value.size:
                 value, error = np.zeros((2, len(level), got.value.shape[1]))
             value[points] = got.value
-            error[points] = np.maximum(np.where(np.isnan(got.gap), np.inf, got.gap), got.rounding)
-            fine = (got.gap <= np.maximum(tol, got.rounding)).all(axis=1)
+            gap = np.where(np.isnan(got.gap), np.inf, got.gap)
+            error[points] = np.fmax(gap, got.rounding)
+            fine = (gap <= np.fmax(tol, got.rounding)).all(axis=1)
             accepted[points], done[points] = now, fine
             if not fine.all():
-                finer = max(finer, min(OCTAVE, int(refinement(got.gap[~fine].max(), tol))))
+                finer = max(finer, min(OCTAVE, int(refinement(gap[~fine].max(), tol))))
         again = (level == now) & ~done
         level[again] += finer
         done |= again & ((support.count(level) > MAX_NODES[dim]) | (level > first + MOST_FINER))

@@ -1,0 +1,66 @@
+"""Where lessons begin: data, runs and first weights that several of them share."""
+
+from typing import Any
+
+import numpy as np
+
+from ..datasets import load_dataset
+from ..model import VAE, Array
+from ..runs import Config, Run
+from ..training import MeanTerms, StepRecord, Update
+from .linear import Exact, Linear
+from .truth import as_linear
+
+ARC = Config(dataset="arc", n=64, hidden=(16,))
+LINEAR = Config(dataset="linear", n=32, hidden=(), covariance="full", noise="per-dimension", learning_rate=1e-2)
+THETA_ONLY, PHI_ONLY, BOTH = Update(phi=False), Update(theta=False), Update()
+BIT = "the same to the last bit"
+
+
+def level_scale(run: Run) -> None:
+    """Let the encoder begin with one scale for all x; what it is born with spans factors of a hundred."""
+    parts = run.model.unpack_phi(run.trainer.phi)
+    parts.layers[-1][0][:, run.model.latent_dim :] = 0.0
+
+
+def at_truth(run: Run) -> None:
+    """Put θ where the data came from (the linear set has a θ that is the truth)."""
+    truth = as_linear(run.data.truth) if run.data.truth else None
+    if truth is None:
+        raise ValueError(f"at_truth: expected a linear truth, {run.data.name} has none")
+    truth.put_into(run.model, run.trainer.theta)
+    level_scale(run)
+
+
+def steps(run: Run, n: int, update: Update) -> list[StepRecord]:
+    run.trainer.update = update
+    return list(run.trainer.steps(n))
+
+
+def looks(run: Run, n: int, update: Update) -> list[MeanTerms]:
+    """Train n steps and return the terms before and at every evaluated step."""
+    first = run.trainer.evaluate().terms
+    return [first] + [record.terms for record in steps(run, n, update) if record.terms]
+
+
+def column(terms: list[MeanTerms], name: str) -> Any:
+    return np.array([getattr(t, name) for t in terms])
+
+
+def exact_run(model: VAE, x: Array, seed: int) -> Exact:
+    """A linear VAE at its first weights, one scale for all x, to be trained without noise."""
+    theta, phi = model.init(seed)
+    model.unpack_phi(phi).layers[-1][0][:, model.latent_dim :] = 0.0
+    return Exact(model, x, theta, phi)
+
+
+def linear_truth() -> Linear:
+    truth = load_dataset("linear", n=2).truth
+    linear = as_linear(truth) if truth else None
+    assert linear is not None
+    return linear
+
+
+def seeds(seed: int, n: int) -> range:
+    """The seeds of the n runs that one measurement averages over."""
+    return range(n * seed, n * (seed + 1))
