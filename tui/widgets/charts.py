@@ -122,7 +122,8 @@ class StepChart(Panel):
             values = self._drawn(session.history, name, session)
             series.append(Series(label, steps, values, self.color(name, palette), connect=True))
         series += self.extra(session, palette)
-        tail = WINDOWS[self.window]
+        # An axis of a fraction of a step would say nothing: show ten at least.
+        tail = WINDOWS[self.window] or (10 if session.step < 10 else 0)
         crosshair = (
             self.pointed if self.pointed is not None else view.step if session.shown is not None else None
         )
