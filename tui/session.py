@@ -382,8 +382,7 @@ class Session:
         both = int(((change["elbo"] > 0) & (change["kl_posterior"] > 0)).sum())
         if self.history.row(step)["theta_on"] and both >= max(1, steps // 10):
             return (
-                f"In {both} of the last {steps} steps the ELBO rose and KL to the posterior rose too: "
-                "θ moved the target away faster than φ followed."
+                f"In {both} of the last {steps} steps the ELBO and KL to the posterior both rose: θ outran φ."
             )
         if self.history.row(step)["elbo"] > 0:
             return "The ELBO is above 0: x is continuous, a density can exceed 1 and so its log can exceed 0."
