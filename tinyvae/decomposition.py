@@ -180,7 +180,7 @@ class _Integrals:
         def tables(points: Ints) -> Tables:
             rows = np.repeat(points, len(z))
             log_q = np.asarray(self.q.log_prob(np.tile(z, (len(points), 1)), rows), dtype=float)
-            return np.fmax(log_q.reshape(len(points), len(z)) + log_slope, LOG_ZERO), None, None
+            return np.fmax(log_q.reshape(len(points), len(z)) + log_slope, LOG_ZERO), None
 
         return tables
 

@@ -94,7 +94,11 @@ class _Network:
         self.units = [read[:-1] for read in self.reads]
         self.gradients = [np.empty((width, columns)) for width in sizes]
         self.slopes = [np.empty((width, columns)) for width in sizes[:-1]]
-        self.input, self.output, self.g_output = self.units[0], np.empty((sizes[-1], columns)), self.gradients[-1]
+        self.input, self.output, self.g_output = (
+            self.units[0],
+            np.empty((sizes[-1], columns)),
+            self.gradients[-1],
+        )
         self.vector = None
 
     def forward(self, vector):

@@ -127,6 +127,8 @@ class VAEJoint:
 
     def outputs(self, z: Array) -> Array:
         """The decoder at z; (M, L) -> (M, D)."""
+        if len(z) > AT_ONCE:
+            return np.concatenate([self.outputs(z[k : k + AT_ONCE]) for k in range(0, len(z), AT_ONCE)])
         out, matrices = z, networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
         for k, M in enumerate(matrices):
             out = np.tanh(out, out=out) if k else out
@@ -147,6 +149,7 @@ class VAEJoint:
 
     def node_factors(self, outputs: Array) -> tuple[Array, Array]:
         """For outputs (K, T, D) at the nodes of tiles: c (K, D), right (K, T, D + 2)."""
+        centre: Array
         right = np.ones((*outputs.shape[:2], outputs.shape[2] + 2))
         if self.model.likelihood == "bernoulli":
             centre, right[..., 2:] = np.zeros((len(outputs), outputs.shape[2])), outputs
@@ -224,33 +227,38 @@ class VAEJoint:
 
         return bound
 
-    def ceilings(self, z: Array, half: float, outputs: Array) -> Callable[[Array, Array], tuple[Array, Array]]:
-        """What log p_θ(x, z) cannot exceed within the cubes around z (M, L), given `outputs` there (M, D).
+    def rises(
+        self, z: Array, half: float, outputs: Array
+    ) -> Callable[[Array, Array], tuple[Array, Array, Array]]:
+        """By how much log p_θ(x, z) may rise within the cubes around z (M, L), given `outputs` there (M, D).
 
-        Returns a function of x (n, D) and log p(x|z) (n, M): the ceilings (n, M), and a bound on the rise of
-        log p(x|z) within a cube that holds in proportion for smaller cubes.
+        Returns a function of x (n, D) and a floor (n,), which says how low a log density no longer matters. It
+        gives the rises (n, M), valid wherever they lead above the floor; and steep (1 or n, M) and factor (n, 1),
+        whose product bounds the rise of log p(x|z) in proportion for smaller cubes too.
         """
         moves, steep = self.variation(z, half)
         prior = self.log_prior(np.maximum(np.abs(z) - half, 0.0))
+        of_prior = prior - self.log_prior(z)
         if self.model.likelihood == "bernoulli":  # concave in the logits l, with gradient x − σ(l)
             # Σ m |x − σ|, m being how far a logit moves, is for bits x the same as Σ m σ + x·m (1 − 2σ)
             p = ops.sigmoid(outputs)
             sums = [(m * p).sum(axis=1) for m in (moves, steep)]
             products = [(m * (1 - 2 * p)).T for m in (moves, steep)]
 
-            def bernoulli(x: Array, log_likelihood: Array) -> tuple[Array, Array]:
+            def bernoulli(x: Array, floor: Array) -> tuple[Array, Array, Array]:
                 rise, steepest = (x @ product + total for product, total in zip(products, sums))
-                return log_likelihood + rise + prior, steepest
+                return rise + of_prior, steepest, np.ones((len(x), 1))
 
             return bernoulli
         log_std = self.model.log_noise_std(self.theta)
         moves, steep = (np.sqrt(((m * np.exp(-log_std)) ** 2).sum(axis=1)) for m in (moves, steep))
         top = -np.broadcast_to(log_std, outputs.shape[1]).sum() - 0.5 * outputs.shape[1] * ops.LOG_2PI
 
-        def gaussian(x: Array, log_likelihood: Array) -> tuple[Array, Array]:
-            # −½ d² with d the distance of x from the mean in noise stds, which can shrink by `moves`
-            distance = np.sqrt(np.maximum(2 * (top - log_likelihood), 0.0))
-            return -0.5 * np.maximum(distance - moves, 0.0) ** 2 + (top + prior), (distance + 1) * steep
+        def gaussian(x: Array, floor: Array) -> tuple[Array, Array, Array]:
+            # −½ d², with d the distance of x from the mean in noise stds. A cube matters if d can shrink by its
+            # `moves` m to some s with −½ s² + top + log p(z) >= floor; it then rises by ½ (s + m)² − ½ s².
+            s = np.sqrt(2 * np.maximum(top + prior.max() - floor, 0.0))[:, None]
+            return s * moves + (0.5 * moves**2 + of_prior), steep[None], s + 1
 
         return gaussian
 

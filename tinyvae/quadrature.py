@@ -184,13 +184,14 @@ def certify(
     """Refine each data point's integrals until all sets of nodes agree to `tol`, or the budget is spent.
 
     start (N,) is the level that each point should need. On a line all but the narrowest few share one
-    lattice; on a plane, where nodes are dear, points whose spacings differ by a factor of two do not. A
-    point that is over the budget at its first level begins coarser.
+    lattice; on a plane, where nodes are dear, those that can do with a coarser one take it, if they are many.
+    A point that is over the budget at its first level begins coarser.
     """
-    common = np.sort(start)[int(0.98 * (len(start) - 1))]
-    level = common + OCTAVE * -((common - start) // OCTAVE)
-    if dim == 1:
-        level = np.maximum(level, common)
+    common, step = np.sort(start)[int(0.98 * (len(start) - 1))], OCTAVE // 2
+    level = common + step * -((common - start) // step)
+    for coarse in range(level.min(), common, step):
+        if dim == 1 or (level == coarse).sum() < len(level) / 8:
+            level[level == coarse] += step
     while (over := support.count(level) > MAX_NODES[dim]).any():
         level[over] -= OCTAVE
     first, accepted, done = level.copy(), level.copy(), np.zeros(len(level), dtype=bool)

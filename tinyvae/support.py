@@ -207,9 +207,11 @@ class Seen:
                 yield back[rows], tiles
 
 
-Tables = tuple[Array, Array | None, Array | None]
+Rises = Callable[[Array], tuple[Array, Array, Array]]
+Tables = tuple[Array, Rises | None]
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def scan(
     survey: Callable[[Array, float], Callable[[Ints], Tables]],
     n: int,
@@ -221,10 +223,10 @@ def scan(
     """Find the cells where n densities, given by their logarithms, are not negligible beside their peak.
 
     survey(t (M, L), half) is a function from points to tables (len(points), M): the log densities at the
-    nodes t; their ceilings, which they do not exceed within `half` of a node; and how fast they may change
-    there, as the nats that they may rise within `half`. A cell whose ceiling lies too low is left out. A
-    density without known ceilings (None) is taken to exceed its value at a node by no more than half the
-    largest difference to a neighbour.
+    nodes t; and, as a function of the floor below which they do not matter, by how much they may rise within
+    `half` of a node and how steep they are there (see VAEJoint.rises). A cell that cannot rise to the floor is
+    left out. A density without known rises (None) is taken to exceed its value at a node by no more than half
+    the largest difference to a neighbour.
 
     The look is repeated for the points that need it: wider when mass touches the border (unless the grid
     covers a bounded support), or when there could be some beyond it: beyond(points, reach) (n,), if given, is
@@ -242,30 +244,40 @@ def scan(
         h, ticks = 0.5**level, np.arange(-reach * 2**level, reach * 2**level + 1)
         tables_of, turn = survey(grid(ticks * h, dim), h / 2), max(1, TABLE // len(ticks) ** dim)
         active = np.empty((len(points), *[len(ticks)] * dim), dtype=bool)
-        outside, rough, surprised = np.zeros((3, len(points)), dtype=bool)
+        needs, (rough, surprised) = np.zeros(len(points)), np.zeros((2, len(points)), dtype=bool)
         for k in range(0, len(points), turn):
             part, some = slice(k, k + turn), points[k : k + turn]
-            table, ceiling, rise = tables_of(some)
-            table = table.reshape(-1, *active.shape[1:])
-            peak = table.max(axis=tuple(range(1, dim + 1)), keepdims=True)
-            start[some], top[some] = _level(table, peak, h, tolerance), peak.reshape(-1)
-            if ceiling is None or rise is None:
-                active[part] = _ceiling(table) >= peak - drop
-                surprised[part] = _rises_above_every_second(table, peak - drop)
+            table, rises = tables_of(some)
+            highest = table.argmax(axis=1)
+            peak = table[np.arange(len(some)), highest]
+            floor = peak - drop
+            shape = (len(some), *active.shape[1:])
+            start[some], top[some] = _level(table.reshape(shape), highest, peak, h, tolerance), peak
+            if rises is None:
+                table = table.reshape(shape)
+                floors = floor.reshape(-1, *[1] * dim)
+                active[part] = _ceiling(table) >= floors
+                surprised[part] = _rises_above_every_second(table, floors)
             else:
-                active[part] = ~(ceiling.reshape(table.shape) < peak - drop)  # also where it overflowed
-                steepest = (np.fmin(rise, 1e12) * active[part].reshape(rise.shape)).max(axis=1)
+                rise, steep, factor = rises(floor)
+                rise += table
+                matters = ~(rise < floor[:, None])  # also where it overflowed
+                active[part] = matters.reshape(shape)
+                steepest = np.fmin((steep * matters).max(axis=1) * factor[:, 0], 1e12)
                 least[some] = np.ceil(OCTAVE * (np.log2(steepest / RISE + 1e-9) + level))
                 rough[part] = least[some] > start[some] + OCTAVE
                 start[some] = np.maximum(start[some], least[some])
-            outside[part] = _touches_border(active[part]) & (not bounded)
-            if beyond is not None:
-                above = beyond(some, reach) - (peak.reshape(-1) - drop)
-                outside[part] |= above >= 0
+            needs[part] = np.where(_touches_border(active[part]) & (not bounded), 2 * reach, 0)
+            if beyond is not None:  # the prior falls off like −½ reach²
+                above = beyond(some, reach) - floor
+                prior_needs = np.sqrt(reach**2 + 2 * np.clip(above, 0, 1e9)) + 0.5
+                needs[part] = np.maximum(needs[part], np.where(above < 0, 0, prior_needs))
         more = (2 * len(ticks)) ** dim <= LOOK
+        outside = needs > 0
         wider = outside & (2 * reach <= REACH[dim]) & more
         finer = (rough | surprised) & ~wider & more
-        todo += [(points[wider], level, 2 * reach)] if wider.any() else []
+        if wider.any():
+            todo.append((points[wider], level, min(2 * reach, int(np.ceil(needs[wider].max())))))
         todo += [(points[finer], level + 1, reach)] if finer.any() else []
         if not (done := ~(wider | finer)).any():
             continue
@@ -323,32 +335,31 @@ def _touches_border(active: Bools) -> Bools:
     return touches
 
 
-def _level(table: Array, peak: Array, h: float, tolerance: float) -> Ints:
-    """The level at which a lattice should reach the tolerance, (n,), judging by sums over this table."""
+def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float) -> Ints:
+    """The level at which a lattice should reach the tolerance, (n,), judging by sums over this table.
+
+    Where the table is too coarse for that, by the width of the highest peak.
+    """
     dim = table.ndim - 1
-    f = np.exp(np.maximum(table - peak, -700.0))
+    f = table - peak.reshape(-1, *[1] * dim)
+    np.exp(f, out=f)
     classes = [f[(slice(None), *[slice(o, None, 2) for o in odd])] for odd in CLASSES[dim]]
     sums = np.stack([part.sum(axis=tuple(range(1, dim + 1))) for part in classes], axis=1) @ SETS[dim]
     gap = np.abs(np.log(2 * sums[:, 1:] / sums[:, :1])).max(axis=1)
-    by_gap = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE
-    return np.where(gap < 0.01, by_gap, level_for(_narrowest(table, peak, h), dim, tolerance) + 1)
+    by_gap = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE + (dim == 1)  # nodes are cheap on a line
+    by_width = level_for(_narrowest(table, highest, h), dim, tolerance) + 1
+    return np.where(gap < 0.01, by_gap, by_width)
 
 
-def _narrowest(table: Array, peak: Array, h: float) -> Array:
-    """1/√(largest curvature of the log density where it has mass), at most 1, (n,).
+def _narrowest(table: Array, highest: Ints, h: float) -> Array:
+    """1/√(curvature of the log density at its highest node), at most 1, (n,).
 
     On a plane the sharpest direction may be oblique; its curvature is at most the sum along the axes.
     """
     (n, G), dim = table.shape[:2], table.ndim - 1
-    flat = table.reshape(-1)
-    at = np.flatnonzero(flat >= np.broadcast_to(peak - 8, table.shape).reshape(-1))
-    point, inside = np.divmod(at, G**dim)
-    total = np.full(n, -(dim - 1.0))
+    flat, total, start = table.reshape(n, -1), np.ones(n), np.arange(n)
     for stride in (1, G)[:dim]:
-        place = inside // stride % G
-        ok = (place > 0) & (place < G - 1)
-        k = at[ok]
-        bend = np.ones(n)
-        np.maximum.at(bend, point[ok], (2 * flat[k] - flat[k - stride] - flat[k + stride]) / h**2)
-        total += bend
+        k = np.clip(highest, stride, G**dim - 1 - stride)
+        bend = 2 * flat[start, k] - flat[start, k - stride] - flat[start, k + stride]
+        total += np.maximum(bend / h**2 - 1, 0.0)
     return 1 / np.sqrt(total)

@@ -7,7 +7,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from .quadrature import BLOCK, EPS, Array, Estimate, Ints, Tiles, certify
 from .support import LOG_ZERO, Tables, scan, to_support
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
+Factors = tuple[Array, Array]
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
 
 
@@ -107,12 +108,13 @@ class Target:
         self.joint: Joint = model.joint(theta)
         self.x = as_data(x)
         self.tolerance = check_tolerance(tolerance, self.joint.latent_dim)
+        # The tiles that were decoded, by level: their keys and the factors of the likelihood.
+        self._known: dict[int, tuple[Ints, Array, Array]] = {}
         dim, n = self.joint.latent_dim, len(self.x)
         bounded = bool(np.isfinite(self.joint.support[0]))
         each = self.tolerance / INTEGRALS
-        support = scan(
-            self._survey, n, dim, each, bounded, self._beyond if hasattr(self.joint, "beyond") else None
-        )
+        beyond = self._beyond if hasattr(self.joint, "beyond") else None
+        support = scan(self._survey, n, dim, each, bounded, beyond)
         self._peak, self._parts = support.peak, list[_Part]()
         result = certify(support, support.start, dim, each, self._integrate)
         self.level = result.level
@@ -135,13 +137,16 @@ class Target:
         z, log_slope = to_support(t, self.joint.support)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             outputs, log_prior = self.joint.outputs(z), self.joint.log_prior(z) + log_slope
-            ceilings = self.joint.ceilings(z, half, outputs) if hasattr(self.joint, "ceilings") else None
+            factors = self._node_factors(outputs[None])
+            rises = self.joint.rises(z, half, outputs) if hasattr(self.joint, "rises") else None
 
         def tables(points: Ints) -> Tables:
+            x, pairs = self.x[points], np.array([0, len(points)])
+            log_likelihood = np.empty((len(points), len(z)))
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                log_likelihood = log_likelihood_table(self.joint, self.x[points], outputs)
-                table = _no_nan(log_likelihood + log_prior)
-                return table, *(ceilings(self.x[points], log_likelihood) if ceilings else (None, None))
+                self._fill(log_likelihood, x, factors, np.arange(len(x)), pairs)
+                log_likelihood += log_prior
+            return _no_nan(log_likelihood), None if rises is None else partial(rises, x)
 
         return tables
 
@@ -158,13 +163,55 @@ class Target:
         table, at_once = np.empty((len(tiles.tile), T)), max(1, BLOCK // (T * x.shape[1]))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             for first in range(0, len(tiles.corner), at_once):
-                some = slice(first, first + at_once)
-                z, _ = to_support(tiles.nodes(some), self.joint.support)
-                outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
                 starts = tiles.starts[first : first + at_once + 1]
                 pairs = slice(starts[0], starts[-1])
-                fill(table[pairs], self.joint, x, outputs, tiles.rows[pairs], starts - starts[0])
+                factors = self._factors_of(tiles, slice(first, first + at_once))
+                self._fill(table[pairs], x, factors, tiles.rows[pairs], starts - starts[0])
         return _no_nan(table)
+
+    def _factors_of(self, tiles: Tiles, some: slice) -> Factors:
+        """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
+        corner = tiles.corner[some]
+        key = (corner << 32 * np.arange(tiles.dim)).sum(axis=1)
+        known, centre, right = self._known.get(tiles.level, (key[:0], np.zeros(0), np.zeros(0)))
+        new = ~np.isin(key, known)
+        if new.any():
+            z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
+            outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
+            more = self._node_factors(outputs)
+            if len(known):
+                more = np.concatenate([centre, more[0]]), np.concatenate([right, more[1]])
+            known, (centre, right) = np.concatenate([known, key[new]]), more
+            if right.size <= BLOCK:
+                self._known[tiles.level] = known, centre, right
+        order = np.argsort(known)
+        at = order[np.searchsorted(known, key, sorter=order)]
+        return centre[at], right[at]
+
+    def _node_factors(self, outputs: Array) -> Factors:
+        """What the likelihood needs from nodes, for outputs (K, T, ·)."""
+        if hasattr(self.joint, "node_factors"):
+            return self.joint.node_factors(outputs)
+        return np.zeros(len(outputs)), outputs
+
+    def _fill(self, table: Array, x: Array, factors: Factors, rows: Ints, starts: Ints) -> None:
+        """table[p] = log p(x|z) of data point rows[p] at the nodes of its tile, (P, T).
+
+        starts[k] to starts[k + 1] are the pairs of tile k. Where a joint gives factors, one matrix product for
+        each tile does it.
+        """
+        centre, right = factors
+        pairs = [slice(a, b) for a, b in pairwise(starts.tolist())]
+        if hasattr(self.joint, "data_factors"):
+            left = self.joint.data_factors(x[rows], np.repeat(centre, np.diff(starts), axis=0))
+            for part, of_tile in zip(pairs, right):
+                np.matmul(left[part], of_tile.T, out=table[part])
+            return
+        for part, of_tile in zip(pairs, right):
+            turn = max(1, BLOCK // max(of_tile.size, len(of_tile) * x.shape[1]))
+            for k in range(part.start, part.stop, turn):
+                some = slice(k, min(k + turn, part.stop))
+                table[some] = self.joint.log_likelihood(x[rows[some], None], of_tile)
 
     def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:
         """log p(z) and log |dz/dt| (K, T), and z (K, T, L), at the nodes of each tile."""
@@ -222,7 +269,10 @@ class Target:
     def log_posterior(self, z: Any, points: Any = slice(None)) -> Array:
         """log p_θ(z|x_n) for all data points (or those chosen) at z (M, L) -> (n, M), nats."""
         z = np.asarray(z, dtype=float).reshape(-1, self.joint.latent_dim)
-        log_likelihood = log_likelihood_table(self.joint, self.x[points], self.joint.outputs(z))
+        x = self.x[points]
+        log_likelihood = np.empty((len(x), len(z)))
+        factors = self._node_factors(self.joint.outputs(z)[None])
+        self._fill(log_likelihood, x, factors, np.arange(len(x)), np.array([0, len(x)]))
         return log_likelihood + self.joint.log_prior(z) - self.log_px[points][:, None]
 
     def posterior_density(self, z: Any, points: Any = slice(None)) -> Array:
@@ -239,32 +289,6 @@ class Target:
             lost = part.log_likelihood - other.log_likelihood(part.points, part.tiles)
             moved[part.points] = part.expect(lost)
         return moved - (self.log_px - other.log_px)
-
-
-def fill(table: Array, joint: Joint, x: Array, outputs: Array, rows: Ints, starts: Ints) -> None:
-    """table[p] = log p(x|z) of data point rows[p] for the outputs (K, T, ·) at the nodes of tile k, (P, T).
-
-    starts[k] to starts[k + 1] are the pairs of tile k. A joint may offer `factors`, so that one matrix product
-    for each tile does it.
-    """
-    pairs = [slice(a, b) for a, b in pairwise(starts.tolist())]
-    if hasattr(joint, "factors"):
-        left, right = joint.factors(x, outputs, rows, np.repeat(np.arange(len(pairs)), np.diff(starts)))
-        for part, of_tile in zip(pairs, right):
-            np.matmul(left[part], of_tile.T, out=table[part])
-        return
-    for part, of_tile in zip(pairs, outputs):
-        turn = max(1, BLOCK // max(of_tile.size, len(of_tile) * x.shape[1]))
-        for k in range(part.start, part.stop, turn):
-            some = slice(k, min(k + turn, part.stop))
-            table[some] = joint.log_likelihood(x[rows[some], None], of_tile)
-
-
-def log_likelihood_table(joint: Joint, x: Array, outputs: Array) -> Array:
-    """log p(x|z) for all pairs of data points x (n, D) and outputs (M, ·), (n, M)."""
-    table = np.empty((len(x), len(outputs)))
-    fill(table, joint, x, outputs[None], np.arange(len(x)), np.array([0, len(x)]))
-    return table
 
 
 def _no_nan(table: Array) -> Array:

@@ -253,7 +253,7 @@ class Trainer:
 
     def _move(self, move_theta: bool, move_phi: bool) -> tuple[float | None, float | None]:
         x, eps = self._draw()
-        at: Any = self.theta, self.phi, x, eps, move_theta, move_phi
+        at = self.theta, self.phi, x, eps, move_theta, move_phi
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if self.gradients == "fused":
                 *_, g_theta, g_phi = self._fused(*at, want_terms=False)
