@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyvae.lessons import LESSONS, Lesson, Phase
+from tinyvae.lessons import LESSONS, Lesson, Phase, TrueMeter
 
 from .screens.lessons import Card
 
@@ -34,6 +34,7 @@ async def play(app: "TinyVAE", lesson: Lesson) -> None:
         await measure(app, lesson)
         return
     app.begin(lesson.open)
+    app.session.meter = true_meter(app)
     if lesson.look_at:
         app.focus_panel(lesson.look_at[0])
     right = 0
@@ -100,3 +101,16 @@ async def measure(app: "TinyVAE", lesson: Lesson) -> None:
     await app.push_screen_wait(
         Card(lesson.title, f"{lesson.explain(measured)}\n\n{table}", ["close"], wide=True)
     )
+    if lesson.name == "condition":  # its first part is a VAE of two parameters, small enough to be seen whole
+        from .screens.surface import SurfaceScreen
+
+        await app.push_screen_wait(SurfaceScreen())
+
+
+def true_meter(app: "TinyVAE") -> TrueMeter | None:
+    """Measures KL(q ‖ true posterior) of the run on screen, where the truth is known and can be aligned."""
+    session = app.session
+    try:
+        return TrueMeter(session.data.truth, session.trainer.evaluation_x) if session.data.truth else None
+    except ValueError:
+        return None

@@ -72,6 +72,12 @@ class View:
     evaluation: Evaluation
     model: VAE
     chosen: int
+    meter: Any = None  # measures KL(q ‖ true posterior), in lessons
+
+    @cached_property
+    def true_kl(self) -> float | None:
+        """Mean KL of q to the true posterior, nats, as it is best aligned; None where nobody asks."""
+        return None if self.meter is None else float(self.meter.kl(self.evaluation.q))
 
     @property
     def x(self) -> Array:
@@ -178,6 +184,7 @@ class Session:
             self._apply(settings, "")
 
     def _begin(self) -> None:
+        self.meter: Any = None
         self.stopped = ""  # why the run cannot go on
         self.gaps: dict[int, GapSplit] = {}  # means over the data, by step
         self.planned: list[tuple[int, Settings]] = []  # changes of a shared run that are still to come
@@ -290,7 +297,7 @@ class Session:
         else:
             step, evaluation = self.shown, self._replay(self.shown)
         previous = self.history.row(step - 1) if step > 0 else None
-        return View(step, self.history.row(step), previous, evaluation, self.model, self.chosen)
+        return View(step, self.history.row(step), previous, evaluation, self.model, self.chosen, self.meter)
 
     def _replay(self, step: int) -> Evaluation:
         if self._replayed[0] != step:

@@ -87,7 +87,7 @@ class Identity(Widget):
             return Text("")
         lines = self._terms(self.view.row, self.session.units)
         lines.append(self._certificate(self.view.row, self.session.trainer.tolerance))
-        lines.append(self._lamps(self.session.lamps()))
+        lines.append(self._meter(self.view) if self.view.meter else self._lamps(self.session.lamps()))
         session, palette = self.session, colors(self)
         color = palette["bad"] if session.stopped else palette["elbo"] if session.caption else palette["text"]
         words = session.stopped or session.caption or session.note(self.view.step)
@@ -142,6 +142,14 @@ class Identity(Widget):
         if not math.isnan(moved):
             text.append(f"   the target moved {size(moved)} nats in this step", style=palette["faint"])
         return text
+
+    def _meter(self, view: View) -> Text:
+        """In lessons: how far q is from the posterior of this θ, and from the true one."""
+        palette, text = colors(self), Text()
+        text.append("mean KL of q to the posterior of this θ ", style=palette["faint"])
+        text.append(number(view.row["kl_posterior"]), style=f"bold {palette['kl_posterior']}")
+        text.append("   to the true posterior ", style=palette["faint"])
+        return text.append(number(view.true_kl), style=f"bold {palette['bad']}")
 
     def _lamps(self, lamps: tuple[Lamp, ...]) -> Text:
         """A lamp each: grey while it watches nothing, green while it holds, red for good once it broke."""
