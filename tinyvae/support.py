@@ -165,12 +165,14 @@ class Look:
 
     def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
         first, last = self._tiles_of_nodes(side)
-        table = self.active[points].astype(np.float32)
-        for axis, (a, b) in enumerate(zip(low, high)):  # a tile is chosen if any of its cells is active
+        chosen = self.active[points]
+        for axis, (a, b) in enumerate(zip(low, high), start=1):
+            # A tile is chosen if any of its cells is active: if the count of active ones grows within it.
             ticks = np.arange(a, b + 1)
-            touches = (first[:, None] <= ticks) & (ticks <= last[:, None])
-            table = np.moveaxis(np.moveaxis(table, axis + 1, -1) @ touches.astype(np.float32), -1, axis + 1)
-        return table > 0
+            begin, end = np.searchsorted(last, ticks, "left"), np.searchsorted(first, ticks, "right")
+            before = np.insert(np.cumsum(chosen, axis=axis, dtype=np.int32), 0, 0, axis=axis)
+            chosen = before.take(end, axis=axis) > before.take(begin, axis=axis)
+        return chosen
 
 
 @dataclass(frozen=True)
