@@ -30,7 +30,8 @@ from .quadrature import (
 
 FIRST_LOOK = {1: 3, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane
 REACH = {1: 256, 2: 32}  # how far from 0 a look may go, after beginning with about |z| <= 8
-LOOK = 2**17  # nodes of one look
+LOOK = 2**17  # nodes of one look; fewer if much is computed at each
+LOOK_NUMBERS = 2**22
 TABLE = 2**17  # values of one table; more data points than that allows take turns
 RISE = 8.0  # nats that a log density may change within half a spacing of a lattice, where it has mass
 LOG_ZERO = -1e100  # stands for log 0, so that differences stay finite
@@ -221,6 +222,7 @@ def scan(
     tolerance: float,
     bounded: bool,
     beyond: Callable[[Ints, float], Array] | None = None,
+    per_node: int = 1,
 ) -> Seen:
     """Find the cells where n densities, given by their logarithms, are not negligible beside their peak.
 
@@ -234,7 +236,7 @@ def scan(
     covers a bounded support), or when there could be some beyond it: beyond(points, reach) (n,), if given, is
     what the log densities cannot exceed there; and finer when a lattice fine enough for what was seen would
     be too coarse for what the density may do between the nodes, or when values rise above the ceilings drawn
-    from every second node.
+    from every second node. per_node says how many numbers the survey of a node takes.
     """
     which, row = np.zeros((2, n), dtype=int)
     looks: list[Look] = []
@@ -274,7 +276,7 @@ def scan(
                 above = beyond(some, reach) - floor
                 prior_needs = np.sqrt(reach**2 + 2 * np.clip(above, 0, 1e9)) + 0.5
                 needs[part] = np.maximum(needs[part], np.where(above < 0, 0, prior_needs))
-        more = (2 * len(ticks)) ** dim <= LOOK
+        more = (2 * len(ticks)) ** dim <= min(LOOK, LOOK_NUMBERS // per_node)
         outside = needs > 0
         wider = outside & (2 * reach <= REACH[dim]) & more
         finer = (rough | surprised) & ~wider & more

@@ -17,6 +17,7 @@ from .quadrature import BLOCK, EPS, Array, Estimate, Ints, Tiles, certify
 from .support import LOG_ZERO, Tables, scan, to_support
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
+KEEP = 2**24  # numbers in tables of the posteriors that are kept; others are computed again when needed
 Factors = tuple[Array, Array]
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
 
@@ -87,13 +88,7 @@ class _Part:
 
     points: Ints  # (n,)
     tiles: Tiles
-    log_likelihood: Array  # (P, T)
-    weights: Array  # (P, T), p_θ(z|x) up to a constant
-    total: Array  # (n,), the sum of each data point's weights
-
-    def expect(self, values: Array) -> Array:
-        """E[values | x] under p_θ(z|x): (P, T) -> (n,)."""
-        return self.tiles.sums(self.weights * values)[:, 0] / self.total
+    tables: tuple[Array, Array, Array] | None  # see Target._tables; None if there was no room to keep them
 
 
 class Target:
@@ -114,8 +109,8 @@ class Target:
         bounded = bool(np.isfinite(self.joint.support[0]))
         each = self.tolerance / INTEGRALS
         beyond = self._beyond if hasattr(self.joint, "beyond") else None
-        support = scan(self._survey, n, dim, each, bounded, beyond)
-        self._peak, self._parts = support.peak, list[_Part]()
+        support = scan(self._survey, n, dim, each, bounded, beyond, per_node=self.x.shape[1])
+        self._peak, self._parts, self._room = support.peak, list[_Part](), KEEP
         result = certify(support, support.start, dim, each, self._integrate)
         self.level = result.level
         self.log_px, self.log_norm = result.value.T
@@ -220,21 +215,29 @@ class Target:
             log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
         return _no_nan(log_prior), log_slope, z
 
-    def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
+    def _tables(self, points: Ints, tiles: Tiles) -> tuple[Array, Array, Array]:
+        """log p(x|z) and p(x, z) |dz/dt| e^(−shift) at the nodes of each pair, (P, T), and the shift (n,)."""
         log_likelihood = self.log_likelihood(points, tiles)
         log_prior, log_slope, _ = self.log_prior(tiles)
         log_f = log_likelihood + (log_prior + log_slope)[tiles.tile]
-        peak = self._peak[points]
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            f = np.exp(log_f - peak[tiles.rows, None])
-            sums = tiles.sums(f)
-            if not (np.isfinite(sums).all() and sums[:, 0].all()):  # far from the peak that was seen
-                peak = tiles.max(log_f)
-                f = np.exp(log_f - peak[tiles.rows, None])
-                sums = tiles.sums(f)
-            self._parts.append(_Part(points, tiles, log_likelihood, f, sums[:, 0]))
+        shift = self._peak[points]
+        with np.errstate(over="ignore", invalid="ignore"):
+            f = np.exp(log_f - shift[tiles.rows, None])
+            total = tiles.sums(f)
+            if not (np.isfinite(total).all() and total[:, 0].all()):  # far from the peak that was seen
+                shift = tiles.max(log_f)
+                f = np.exp(log_f - shift[tiles.rows, None])
+        return log_likelihood, f, shift
+
+    def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
+        tables = self._tables(points, tiles)
+        _, f, peak = tables
+        self._room -= 2 * f.size
+        self._parts.append(_Part(points, tiles, tables if self._room > 0 else None))
+        sums = tiles.sums(f)
+        with np.errstate(divide="ignore", invalid="ignore"):
             halves = np.log(2 * sums[:, 1:] / sums[:, :1])
-        log_px = np.log(sums[:, 0]) + peak + tiles.dim * np.log(tiles.h)
+            log_px = np.log(sums[:, 0]) + peak + tiles.dim * np.log(tiles.h)
         gap, rounding = np.abs(halves).max(axis=1), 8 * EPS * (1 + np.abs(peak))
         value = np.stack([log_px, log_px + halves[:, -1]], axis=1)
         return Estimate(value, gap[:, None], rounding[:, None])
@@ -243,17 +246,24 @@ class Target:
 
     # A data point that was refined occurs in more than one part: the last is the finest, and overwrites.
 
+    def _expectations(self, part: _Part) -> tuple[Array, Callable[[Array], Array]]:
+        """log p(x|z) at the nodes of each pair, and E[· | x] under p_θ(z|x), (P, T) -> (n,), on them."""
+        log_likelihood, f, _ = part.tables or self._tables(part.points, part.tiles)
+        total = part.tiles.sums(f)[:, 0]
+        return log_likelihood, lambda values: part.tiles.sums(f * values)[:, 0] / total
+
     @cached_property
     def _moments(self) -> tuple[Array, Array]:
         L = self.joint.latent_dim
         mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
         for part in self._parts:
             z = self.log_prior(part.tiles)[2][part.tiles.tile]  # (P, T, L)
-            m = np.stack([part.expect(z[..., i]) for i in range(L)], axis=1)
+            _, expect = self._expectations(part)
+            m = np.stack([expect(z[..., i]) for i in range(L)], axis=1)
             r = z - m[part.tiles.rows, None]
             mean[part.points] = m
             for i, j in np.ndindex(L, L):
-                cov[part.points, i, j] = part.expect(r[..., i] * r[..., j])
+                cov[part.points, i, j] = expect(r[..., i] * r[..., j])
         return mean, cov
 
     @property
@@ -286,8 +296,8 @@ class Target:
         """
         moved = np.empty(len(self))
         for part in self._parts:
-            lost = part.log_likelihood - other.log_likelihood(part.points, part.tiles)
-            moved[part.points] = part.expect(lost)
+            log_likelihood, expect = self._expectations(part)
+            moved[part.points] = expect(log_likelihood - other.log_likelihood(part.points, part.tiles))
         return moved - (self.log_px - other.log_px)
 
 
