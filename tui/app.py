@@ -340,8 +340,6 @@ class TinyVAE(App[None]):
         config = replace(
             self.session.config, dataset=name, n=None, data_seed=0, latent_dim=None, likelihood=None
         )
-        if name == "bars":
-            config = replace(config, noise="shared", noise_std=None)
         try:
             await self.between_steps(self.begin, config.open)
         except (ValueError, ArithmeticError) as problem:

@@ -68,7 +68,6 @@ class View:
 
     step: int
     row: dict[str, Any]
-    previous: dict[str, Any] | None
     evaluation: Evaluation
     model: VAE
     chosen: int
@@ -296,8 +295,7 @@ class Session:
             step, evaluation = self.step, self.trainer.evaluate()
         else:
             step, evaluation = self.shown, self._replay(self.shown)
-        previous = self.history.row(step - 1) if step > 0 else None
-        return View(step, self.history.row(step), previous, evaluation, self.model, self.chosen, self.meter)
+        return View(step, self.history.row(step), evaluation, self.model, self.chosen, self.meter)
 
     def _replay(self, step: int) -> Evaluation:
         if self._replayed[0] != step:

@@ -22,7 +22,7 @@ def train(config, schedule, steps):
 
 
 def test_a_shared_run_is_the_same_to_the_bit():
-    first = Config.settings.fget(SMALL)
+    first = SMALL.settings
     schedule = (
         (5, replace(first, update=tv.Update(theta=False))),
         (9, replace(first, optimizer="sgd", theta_rate=1e-3)),
@@ -34,6 +34,15 @@ def test_a_shared_run_is_the_same_to_the_bit():
     one, other = train(SMALL, schedule, 20), train(replace(config, evaluate_every=0), again, steps)
     assert np.array_equal(one.theta, other.theta) and np.array_equal(one.phi, other.phi)
     assert not np.array_equal(one.theta, train(SMALL, (), 20).theta)
+
+
+def test_a_scheduled_change_acts_after_its_step_as_one_made_by_hand():
+    changed = replace(SMALL.settings, update=tv.Update(theta=False))
+    scheduled, by_hand = train(SMALL, ((3, changed),), 6), SMALL.open().trainer
+    list(by_hand.steps(3))
+    by_hand.settings = changed
+    list(by_hand.steps(3))
+    assert np.array_equal(scheduled.theta, by_hand.theta) and np.array_equal(scheduled.phi, by_hand.phi)
 
 
 @pytest.mark.parametrize(

@@ -287,16 +287,6 @@ def test_looking_back_does_not_change_the_run():
     assert rows(looked) == rows(plain)
 
 
-def test_the_first_step_has_no_previous_row_and_the_others_do():
-    session = Session(BLIND)
-    assert session.view().previous is None
-    session = Session(SMALL)
-    go(session, 2)
-    view = session.view()
-    assert view.previous is not None
-    assert view.previous["step"] == 1
-
-
 # ----- branching -----
 
 
