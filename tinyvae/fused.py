@@ -21,8 +21,9 @@ class FusedGradient:
         self.grads_encoder = networks.matrices(self.grad_phi, model.encoder_sizes)
         self.grads_decoder = networks.matrices(self.grad_theta, model.decoder_sizes)
         self.lower = ops.strictly_lower(model.latent_dim) if model.covariance == "full" else []
-        self.std, self.noise = np.empty((2, model.latent_dim, samples, batch))
-        self.x, self.residual = np.empty((2, model.data_dim, samples, batch))
+        self.noise, self.spread = np.empty((2, model.latent_dim, samples, batch))
+        self.std, self.kl_slope = np.empty((2, model.latent_dim, batch))
+        self.residual = np.empty((model.data_dim, samples, batch))
 
     def __call__(self, theta, phi, x, eps, want_theta=True, want_phi=True, want_terms=True):
         """x (B, D), eps (S, B, L) -> (reconstruction (B,), kl_prior (B,), grad_theta, grad_phi).
@@ -31,98 +32,97 @@ class FusedGradient:
         gradients returned are buffers: the next call overwrites them.
         """
         model, L, S, B = self.model, self.model.latent_dim, self.samples, self.batch
-        noise, std, residual = self.noise, self.std, self.residual
+        noise, spread, std, residual = self.noise, self.spread, self.std, self.residual
 
         # Forward: x -> (mean, log_diag, lower) -> z = mean + C eps -> mean or logits of p(x|z).
-        self.x[:] = x.T[:, None]
-        noise[:] = eps.transpose(2, 0, 1)
-        self.encoder.input[:] = x.T
+        x = np.copyto(self.encoder.input, x.T) or self.encoder.input
+        np.copyto(noise, eps.transpose(2, 0, 1))
         q = self.encoder.forward(phi)  # (heads, B)
         mean, log_diag, lower = q[:L], q[L : 2 * L], q[2 * L :]
-        np.exp(log_diag[:, None], out=std)
-        z = self.decoder.input.reshape(L, S, B)
-        np.multiply(std, noise, out=z)
-        z += mean[:, None]
+        np.exp(log_diag, out=std)
+        np.multiply(noise, std[:, None], out=spread)
+        z = np.add(spread, mean[:, None], out=self.decoder.input.reshape(L, S, B))
         for k, (i, j) in enumerate(self.lower):
             z[i] += lower[k] * noise[j]
         out = self.decoder.forward(theta).reshape(-1, S, B)
+        terms = self.terms(theta, x, out, mean, log_diag, lower) if want_terms else (None, None)
 
         # ∂ log p(x|z)/∂out is (x − mean)/σ², or x − σ(logits); the ELBO is a mean over S and B.
-        np.subtract(self.x, out if model.likelihood == "gaussian" else ops.sigmoid(out), out=residual)
-        terms = self.terms(theta, out, mean, log_diag, lower) if want_terms else (None, None)
-        scale, precision = 1.0 / (B * S), 1.0
-        if model.likelihood == "gaussian":
-            log_std = model.log_noise_std(theta)
-            precision = np.exp(-2 * log_std)
+        gaussian = model.likelihood == "gaussian"
+        np.subtract(x[:, None], out if gaussian else ops.sigmoid(out), out=residual)
+        g, scale = residual.reshape(len(residual), S * B), 1.0 / (B * S)
+        if gaussian:
+            precision = np.exp(-2 * model.log_noise_std(theta))
             if want_theta and model.learns_noise:  # ∂/∂ log σ_d is the mean of r_d² − 1, r = (x − mean)/σ
-                r = residual.reshape(len(residual), -1)
-                grad = np.einsum("dr,dr->d", r, r) * (precision * scale) - 1.0
-                self.grad_theta[model.decoder_size :] = grad if len(log_std) == len(r) else grad.sum()
-        residual *= np.reshape(precision * scale, (-1, 1, 1))
+                squares = np.einsum("dr,dr->d", g, g) if len(precision) > 1 else np.vdot(g, g)
+                self.grad_theta[model.decoder_size :] = precision * squares * scale - len(g) / len(precision)
+            scale = precision[:, None] * scale
+        g *= scale
 
         # Backward through the decoder: weights of θ if wanted, down to z if φ is wanted.
-        g = residual.reshape(len(residual), -1)
         g_z = self.decoder.backward(g, self.grads_decoder if want_theta else None, to_input=want_phi)
         if want_phi:  # through z = mean + C eps, and through the closed-form KL (see ops.gaussian_kl)
-            g_z, g_q = g_z.reshape(L, S, B), self.encoder.g_output
+            g_z, g_q, kl_slope = g_z.reshape(L, S, B), self.encoder.g_output, self.kl_slope
             for k, (i, j) in enumerate(self.lower):
                 g_q[2 * L + k] = (g_z[i] * noise[j]).sum(axis=0) - lower[k] / B
-            np.subtract(g_z.sum(axis=1), mean / B, out=g_q[:L])
-            noise *= std
-            noise *= g_z
-            variance = std[:, 0] * std[:, 0]
-            np.subtract(noise.sum(axis=1), (variance - 1) / B, out=g_q[L : 2 * L])
+            spread *= g_z
+            np.multiply(mean, 1 / B, out=kl_slope)
+            np.subtract(_over_samples(g_z), kl_slope, out=g_q[:L])
+            np.multiply(std, std, out=kl_slope)
+            kl_slope -= 1.0
+            kl_slope *= 1 / B
+            np.subtract(_over_samples(spread), kl_slope, out=g_q[L : 2 * L])
             self.encoder.backward(g_q, self.grads_encoder, to_input=False)
         return *terms, self.grad_theta if want_theta else None, self.grad_phi if want_phi else None
 
-    def terms(self, theta, out, mean, log_diag, lower):
-        """reconstruction and kl_prior of each data point, (B,) each; out (D, S, B)."""
+    def terms(self, theta, x, out, mean, log_diag, lower):
+        """reconstruction and kl_prior of each data point, (B,) each; x (D, B), out (D, S, B)."""
+        x = x.T[:, None]
         if self.model.likelihood == "gaussian":
-            log_std = self.model.log_noise_std(theta)
-            log_likelihood = ops.gaussian_log_likelihood(self.x.T, out.T, log_std)  # (B, S)
+            log_likelihood = ops.gaussian_log_likelihood(x, out.T, self.model.log_noise_std(theta))  # (B, S)
         else:
-            log_likelihood = ops.bernoulli_log_likelihood(self.x.T, out.T)
+            log_likelihood = ops.bernoulli_log_likelihood(x, out.T)
         return log_likelihood.mean(axis=1), ops.gaussian_kl(mean.T, log_diag.T, lower.T)
 
 
+def _over_samples(values):
+    """The sum over S: (L, S, B) -> (L, B)."""
+    return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
+
+
 class _Network:
-    """The buffers of one MLP for R columns: what each layer reads, [a; 1] (width + 1, R), and the gradients."""
+    """The buffers of one MLP for R columns: what each layer reads, [a; 1] (width + 1, R), and what comes out."""
 
     def __init__(self, sizes, columns):
-        self.sizes = sizes
+        self.sizes, self.vector = sizes, None
         self.reads = [np.ones((width + 1, columns)) for width in sizes[:-1]]
         self.units = [read[:-1] for read in self.reads]
-        self.gradients = [np.empty((width, columns)) for width in sizes]
-        self.slopes = [np.empty((width, columns)) for width in sizes[:-1]]
-        self.input, self.output, self.g_output = (
-            self.units[0],
-            np.empty((sizes[-1], columns)),
-            self.gradients[-1],
-        )
-        self.vector = None
+        self.input, self.output = self.units[0], np.empty((sizes[-1], columns))
+        self.g_output, self.scratch = np.empty_like(self.output), np.empty((max(sizes), columns))
 
     def forward(self, vector):
         """The last layer's output (width, R), `input` being filled in: a ← tanh(Wᵀ a + b), no tanh at the end."""
         if vector is not self.vector:  # the layers are views: made once for each vector
             self.vector, self.matrices = vector, networks.matrices(vector, self.sizes)
-        for M, read, unit in zip(self.matrices, self.reads, [*self.units[1:], self.output]):
-            np.matmul(M.T, read, out=unit)
-            if unit is not self.output:
-                np.tanh(unit, out=unit)
-        return self.output
+        for M, read, unit in zip(self.matrices, self.reads, self.units[1:]):
+            np.tanh(np.dot(M.T, read, out=unit), out=unit)
+        return np.dot(self.matrices[-1].T, self.reads[-1], out=self.output)
 
     def backward(self, g, grads, to_input):
         """g (width, R) is the gradient of the output; writes [a; 1] gᵀ for each layer into `grads`, if given.
 
-        Returns the gradient of the input if `to_input`, else None. Layer below: g ← (W g)(1 − a²).
+        Returns the gradient of the input if `to_input`, else None. Layer below: g ← (W g)(1 − a²), which takes
+        the place of the units a, no longer needed: a pass backward needs a pass forward before it.
         """
         for k in reversed(range(len(self.matrices))):
             if grads is not None:
-                np.matmul(self.reads[k], g.T, out=grads[k])
+                np.dot(self.reads[k], g.T, out=grads[k])
             if k == 0 and not to_input:
                 return None
-            g = np.matmul(self.matrices[k][:-1], g, out=self.gradients[k])
+            g, a = np.dot(self.matrices[k][:-1], g, out=self.scratch[: self.sizes[k]]), self.units[k]
             if k > 0:
-                slope = np.multiply(self.units[k], self.units[k], out=self.slopes[k])
-                g *= np.subtract(1.0, slope, out=slope)
+                a *= a
+                np.subtract(1.0, a, out=a)
+                a *= g
+                g = a
         return g

@@ -5,6 +5,7 @@ group is simply never updated, so its parameters, moments and step counter stay 
 bit. (Feeding zero gradients to Adam instead would move it: its moments go on pushing.)
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,10 @@ Array = NDArray[np.floating]
 
 @dataclass
 class State:
-    """What an optimiser remembers of one parameter vector: two moments and how often it was updated."""
+    """What an optimiser remembers of one parameter vector: two moments and how often it was updated.
+
+    For Adam they are m/(1 − β₁) and v/(1 − β₂): decayed sums of the gradients and of their squares.
+    """
 
     m: Array
     v: Array
@@ -44,16 +48,16 @@ class Adam:
         step = state.scratch
         state.count += 1
         state.m *= self.beta1
-        state.m += np.multiply(gradient, 1 - self.beta1, out=step)
+        state.m += gradient
         state.v *= self.beta2
-        np.multiply(gradient, gradient, out=step)
-        state.v += np.multiply(step, 1 - self.beta2, out=step)
-        # m̂ / (√v̂ + ε) with the bias corrections taken out of the vectors: two scalars do the same.
-        correction = np.sqrt(1 - self.beta2**state.count)
+        state.v += np.multiply(gradient, gradient, out=step)
+        # m̂ = (1 − β₁) m/(1 − β₁ᵗ) and v̂ = (1 − β₂) v/(1 − β₂ᵗ): all these scalars come in at the end.
+        of_m = (1 - self.beta1) / (1 - self.beta1**state.count)
+        of_root = math.sqrt((1 - self.beta2) / (1 - self.beta2**state.count))
         np.sqrt(state.v, out=step)
-        step += self.epsilon * correction
+        step += self.epsilon / of_root
         np.divide(state.m, step, out=step)
-        step *= learning_rate * correction / (1 - self.beta1**state.count)
+        step *= learning_rate * of_m / of_root
         parameters += step
 
 

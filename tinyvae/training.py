@@ -5,6 +5,7 @@ same (θ, φ). Looking never changes the run: minibatches and noise of the k-th 
 seed and k alone, and evaluating the terms draws nothing.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -187,7 +188,7 @@ class Trainer:
 
     def _fit_buffers(self) -> None:
         self._fused = FusedGradient(self.model, self._settings.batch_size, self._settings.samples)
-        self._order: tuple[int, Any] = (-1, None)
+        self._shuffled: tuple[int, Any] = (-1, None)
         self._noise: tuple[int, Any] = (-1, None)
 
     # ----- what may change between two steps -----
@@ -259,9 +260,9 @@ class Trainer:
                 *_, g_theta, g_phi = self._fused(*at, want_terms=False)
             else:
                 *_, g_theta, g_phi = self.model.elbo_and_grad_autograd(*at)
-            norms = [None if g is None else float(np.sqrt(g @ g)) for g in (g_theta, g_phi)]
+            norms = [None if g is None else math.sqrt(g @ g) for g in (g_theta, g_phi)]
         for name, norm in zip(("θ", "φ"), norms):
-            if norm is not None and not np.isfinite(norm):
+            if norm is not None and not math.isfinite(norm):
                 raise Diverged(self.step_count + 1, f"the gradient of the ELBO for {name}", _HINT)
         if move_theta:
             self._optimizer.update(self.theta, g_theta, self.theta_state, self._settings.theta_rate)
@@ -283,11 +284,11 @@ class Trainer:
             x = self.x
         else:
             epoch, turn = divmod(k, per_epoch)
-            if self._order[0] != epoch:
-                self._order = (epoch, self._stream(ORDER, epoch).permutation(len(self.x)))
-            x = self.x[self._order[1][turn * B : (turn + 1) * B]]
+            if self._shuffled[0] != epoch:
+                self._shuffled = (epoch, self.x[self._stream(ORDER, epoch).permutation(len(self.x))])
+            x = self._shuffled[1][turn * B : (turn + 1) * B]
         shape = (self._settings.samples, B, self.model.latent_dim)
-        blocks = max(1, NOISE_BLOCK // int(np.prod(shape)))
+        blocks = max(1, NOISE_BLOCK // math.prod(shape))
         block, turn = divmod(k, blocks)
         if self._noise[0] != block:
             self._noise = (block, self._stream(NOISE, block).standard_normal((blocks, *shape)))

@@ -147,9 +147,10 @@ def test_a_thawed_group_goes_on_as_if_the_pause_had_not_been():
     t.update = tv.Update()
     state, theta = t.snapshot().theta_state, t.theta.copy()
     run(t, 1)
-    m, v = t.snapshot().theta_state.m, t.snapshot().theta_state.v
-    gradient = (m - 0.9 * state.m) / 0.1
-    assert np.allclose(v, 0.999 * state.v + 0.001 * gradient**2, rtol=1e-6, atol=1e-15)
+    after = t.snapshot().theta_state
+    m, v = 0.1 * after.m, 0.001 * after.v  # the state holds sums, not averages
+    gradient = after.m - 0.9 * state.m
+    assert np.allclose(v, 0.001 * (0.999 * state.v + gradient**2), rtol=1e-6, atol=1e-15)
     step = 0.01 * (m / (1 - 0.9**4)) / (np.sqrt(v / (1 - 0.999**4)) + 1e-8)
     assert np.allclose(t.theta - theta, step, rtol=1e-9, atol=1e-14)
 
