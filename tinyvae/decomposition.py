@@ -11,6 +11,7 @@ log_px − (reconstruction − kl_prior + kl_posterior) is a measurement, not al
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from .model import Gaussian
 from .ops import LOG_2PI
 from .quadrature import EPS, Array, Estimate, Ints, Tiles, certify, level_for
 from .support import LOG_ZERO, Ellipsoids, Tables, drop_for, inverse_of, scan, to_support
-from .target import INTEGRALS, Target
+from .target import INTEGRALS, KEEP, Joint, Target
 
 MOST_FINER = {1: 10, 2: 6}  # levels by which a q goes finer than its own width asks, to where the posterior is
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
@@ -97,63 +98,102 @@ def decompose(
     target = Target(model, theta, x, tolerance) if target is None else target
     if np.shape(x) != target.x.shape:
         raise ValueError(f"target: expected one for x of shape {np.shape(x)}, got {target.x.shape}")
-    q = model.encode(phi, target.x) if q is None else q
-    tol = target.tolerance if tolerance is None else tolerance
-    return _Integrals(target, q, tol).decomposition()
+    if not isinstance(q, Expectations):
+        q = model.encode(phi, target.x) if q is None else q
+        q = Expectations(q, target.joint, len(target), target.tolerance if tolerance is None else tolerance)
+    return q.against(target)
 
 
-class _Integrals:
-    """The integrals under q: E_q[log p_θ(x|z)], KL(q‖p_θ(z|x)), and KL(q‖p(z)) where it has no closed form."""
+@dataclass(frozen=True)
+class _Table:
+    """q on the tiles of some data points; sums are (n, H), one for each set of nodes."""
 
-    def __init__(self, target: Target, q: Any, tolerance: float):
-        self.target, self.q, self._closed = target, q, isinstance(q, Gaussian)
-        self.dim, self.tolerance = target.joint.latent_dim, tolerance / INTEGRALS
-        self.support: Any
+    weight: Array  # q(z|x) |dz/dt| at the nodes of each pair, (P, T)
+    mass: Array  # its sums, without the spacing
+    kl_prior: Array  # E_q[log q(z|x) − log p(z)]
+
+
+class Expectations:
+    """E_q[·]: all that φ owns, for N data points. `against` a Target they are the integrals under q.
+
+    A table of q on a lattice is made once and kept, for every Target that q is held against.
+    """
+
+    def __init__(self, q: Any, joint: Joint, n: int, tolerance: float):
+        self.q, self._closed = q, isinstance(q, Gaussian)
+        self.dim, self.tolerance = joint.latent_dim, tolerance / INTEGRALS
+        self.support: Support
         if self._closed:
             radius = float(np.sqrt(2 * drop_for(self.tolerance)))
             # Far beyond any use, so that integers can count tiles; what is cut off there will not certify.
             mean, cholesky = (np.clip(np.nan_to_num(v), -1e30, 1e30) for v in (q.mean, q.cholesky))
             self.support = Ellipsoids(mean, cholesky, radius)
-            start = level_for(np.minimum(self.support.width, 1.0), self.dim, self.tolerance)
-            # The decoder sets a limit as well, and the posterior's level knows it.
-            self.start = np.clip(target.level, start, start + MOST_FINER[self.dim])
+            self.start = level_for(np.minimum(self.support.width, 1.0), self.dim, self.tolerance)
         else:
-            bounded = bool(np.isfinite(target.joint.support[0]))
-            self.support = scan(self._survey, len(target), self.dim, self.tolerance, bounded)
-            self.start = np.maximum(self.support.start, target.level)
+            bounded = bool(np.isfinite(joint.support[0]))
+            self.support = scan(partial(self._survey, joint), n, self.dim, self.tolerance, bounded)
+            self.start = self.support.start
+        self._tiles: dict[tuple[int, bytes], list[tuple[Ints, Tiles]]] = {}
+        self._tables: dict[Tiles, _Table] = {}
 
-    def decomposition(self) -> Decomposition:
-        got = certify(self.support, self.start, self.dim, self.tolerance, self._integrate)
+    def against(self, target: Target) -> Decomposition:
+        """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
+        start = np.maximum(self.start, target.level)
+        if self._closed:  # the decoder sets a limit as well, and the posterior's level knows it
+            start = np.minimum(start, self.start + MOST_FINER[self.dim])
+        self._last, self._tiles = self._tiles, {}  # what this Target does not use again is forgotten
+        got = certify(self, start, self.dim, self.tolerance, partial(self._integrate, target))
+        self._tables = {t: self._tables[t] for kept in self._tiles.values() for _, t in kept if t in self._tables}
         error = np.where(self.support.resolved[:, None], got.error, np.inf)
         kl_prior = self.q.kl_prior if self._closed else got.value[:, 2]
         kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[:, 2]
         return Decomposition(
-            self.target.log_px, got.value[:, 0], kl_prior, got.value[:, 1],
-            self.target.error, error[:, 0], kl_prior_error, np.maximum(error[:, 1], self.target.error),
+            target.log_px, got.value[:, 0], kl_prior, got.value[:, 1],
+            target.error, error[:, 0], kl_prior_error, np.maximum(error[:, 1], target.error),
         )  # fmt: skip
 
-    def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
+    # For `certify`, a support that keeps its tiles.
+
+    def count(self, level: Ints) -> Array:
+        return self.support.count(level)
+
+    def tiles(self, points: Ints, level: int) -> list[tuple[Ints, Tiles]]:
+        key = level, points.tobytes()
+        self._tiles[key] = self._last.get(key) or list(self.support.tiles(points, level))
+        return self._tiles[key]
+
+    def _integrate(self, target: Target, points: Ints, tiles: Tiles) -> Estimate:
         """reconstruction on the nodes A, kl_posterior on the nodes B in between, and kl_prior on A."""
-        log_likelihood = self.target.log_likelihood(points, tiles)
-        log_prior, log_slope, z = self.target.log_prior(tiles)
-        log_q = self._log_q(points, tiles, z)
-        weight = np.exp(log_q + log_slope[tiles.tile] if log_slope.any() else log_q)
-        np.maximum(log_q, LOG_ZERO, out=log_q)
-        log_q -= log_prior[tiles.tile]
-        total = tiles.sums(weight)
+        table = self._tables.get(tiles)
+        if table is None:
+            table = self._table(target, points, tiles)
+            if sum(kept.weight.size for kept in self._tables.values()) < KEEP:
+                self._tables[tiles] = table
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
-            on = [tiles.sums(weight * values) / total for values in (log_likelihood, log_q)]
-        reconstruction, kl_prior = on
-        kl_posterior = kl_prior - reconstruction + self.target.log_norm[points, None]
+            reconstruction = target.sums_of_log_likelihood(table.weight, points, tiles) / table.mass
+        kl_prior = table.kl_prior
+        kl_posterior = kl_prior - reconstruction + target.log_norm[points, None]
         size = np.abs(reconstruction[:, 0]) + np.abs(kl_prior[:, 0])
         integrals = [(reconstruction, -2), (kl_posterior, -1), (kl_prior, -2)][: 2 + (not self._closed)]
         value = np.stack([sets[:, own] for sets, own in integrals], axis=1)
         gap = np.stack([np.abs(sets - sets[:, [own]]).max(axis=1) for sets, own in integrals], axis=1)
         value = np.where(np.isnan(value), np.stack([sets[:, 0] for sets, _ in integrals], axis=1), value)
         # Any q has the mass 1: if some is missing, the look or the lattice missed it.
-        mass = total[:, :1] * tiles.h**self.dim
+        mass = table.mass[:, :1] * tiles.h**self.dim
         gap = np.maximum(gap, np.where(np.abs(mass - 1) < 1e-6, 0.0, np.inf))
         return Estimate(value, gap, np.broadcast_to(8 * EPS * (1 + size)[:, None], value.shape))
+
+    def _table(self, target: Target, points: Ints, tiles: Tiles) -> _Table:
+        log_prior, log_slope, z = target.log_prior(tiles)
+        log_q = self._log_q(points, tiles, z)
+        weight = np.exp(log_q + log_slope[tiles.tile] if log_slope.any() else log_q)
+        np.maximum(log_q, LOG_ZERO, out=log_q)
+        for pairs, of_tile in zip(tiles.pairs, log_prior):
+            log_q[pairs] -= of_tile
+        log_q *= weight
+        mass = tiles.sums(weight)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
+            return _Table(weight, mass, tiles.sums(log_q) / mass)
 
     def _log_q(self, points: Ints, tiles: Tiles, z: Array) -> Array:
         """log q(z|x) at the nodes of each pair, (P, T)."""
@@ -173,9 +213,9 @@ class _Integrals:
         powers = np.concatenate([np.ones((len(d), 1)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)], 1)
         return np.column_stack([at_middle - 0.5 * LOG_2PI * d.shape[1], slope, bend]) @ powers.T
 
-    def _survey(self, t: Array, half: float) -> Callable[[Ints], Tables]:
+    def _survey(self, joint: Joint, t: Array, half: float) -> Callable[[Ints], Tables]:
         """For `scan`: log q(z|x) |dz/dt| at grid values t (M, L), for any data points."""
-        z, log_slope = to_support(t, self.target.joint.support)
+        z, log_slope = to_support(t, joint.support)
 
         def tables(points: Ints) -> Tables:
             rows = np.repeat(points, len(z))

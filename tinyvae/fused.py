@@ -35,8 +35,9 @@ class FusedGradient:
         noise, spread, std, residual = self.noise, self.spread, self.std, self.residual
 
         # Forward: x -> (mean, log_diag, lower) -> z = mean + C eps -> mean or logits of p(x|z).
-        x = np.copyto(self.encoder.input, x.T) or self.encoder.input
-        np.copyto(noise, eps.transpose(2, 0, 1))
+        columns = self.encoder.input  # x, (D, B)
+        columns[:] = x.T
+        noise[:] = eps.transpose(2, 0, 1)
         q = self.encoder.forward(phi)  # (heads, B)
         mean, log_diag, lower = q[:L], q[L : 2 * L], q[2 * L :]
         np.exp(log_diag, out=std)
@@ -45,11 +46,11 @@ class FusedGradient:
         for k, (i, j) in enumerate(self.lower):
             z[i] += lower[k] * noise[j]
         out = self.decoder.forward(theta).reshape(-1, S, B)
-        terms = self.terms(theta, x, out, mean, log_diag, lower) if want_terms else (None, None)
+        terms = self.terms(theta, out, mean, log_diag, lower) if want_terms else (None, None)
 
         # ∂ log p(x|z)/∂out is (x − mean)/σ², or x − σ(logits); the ELBO is a mean over S and B.
         gaussian = model.likelihood == "gaussian"
-        np.subtract(x[:, None], out if gaussian else ops.sigmoid(out), out=residual)
+        np.subtract(columns[:, None], out if gaussian else ops.sigmoid(out), out=residual)
         g, scale = residual.reshape(len(residual), S * B), 1.0 / (B * S)
         if gaussian:
             precision = np.exp(-2 * model.log_noise_std(theta))
@@ -75,9 +76,9 @@ class FusedGradient:
             self.encoder.backward(g_q, self.grads_encoder, to_input=False)
         return *terms, self.grad_theta if want_theta else None, self.grad_phi if want_phi else None
 
-    def terms(self, theta, x, out, mean, log_diag, lower):
-        """reconstruction and kl_prior of each data point, (B,) each; x (D, B), out (D, S, B)."""
-        x = x.T[:, None]
+    def terms(self, theta, out, mean, log_diag, lower):
+        """reconstruction and kl_prior of each data point, (B,) each; out (D, S, B)."""
+        x = self.encoder.input.T[:, None]
         if self.model.likelihood == "gaussian":
             log_likelihood = ops.gaussian_log_likelihood(x, out.T, self.model.log_noise_std(theta))  # (B, S)
         else:

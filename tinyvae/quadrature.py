@@ -21,6 +21,7 @@ N data points, L latent dims, P pairs (tile, data point), K tiles, T nodes in a 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,6 +90,11 @@ class Tiles:
         self._first = np.searchsorted(self.rows[self._order], np.arange(self.n))
 
     @property
+    def pairs(self) -> list[slice]:
+        """Of each tile, among all P."""
+        return [slice(a, b) for a, b in pairwise(self.starts.tolist())]
+
+    @property
     def offsets(self) -> Array:
         """Of a tile's nodes from its middle, (T, L)."""
         return (tile_nodes(self.dim) - SIDE[self.dim] // 2) * self.h
@@ -106,7 +112,13 @@ class Tiles:
         """The sums of each data point's values over each of the SETS: (P, T) -> (n, H)."""
         classes = len(CLASSES[self.dim])
         ones = np.ones(table.shape[1] // classes)
-        by_class = (table.reshape(-1, len(ones)) @ ones).reshape(-1, classes)
+        return self.of_points((table.reshape(-1, len(ones)) @ ones).reshape(-1, classes))
+
+    def of_points(self, by_class: Array) -> Array:
+        """From the sums of each pair over the nodes of each class to those of each data point over the SETS.
+
+        (P, classes) -> (n, H).
+        """
         return np.add.reduceat(by_class[self._order], self._first, axis=0) @ SETS[self.dim]
 
     def max(self, table: Array) -> Array:

@@ -5,7 +5,7 @@
 φ has no say in here: a φ-step leaves the Target as it is, to the last bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .quadrature import BLOCK, EPS, Array, Estimate, Ints, Tiles, certify
+from .quadrature import BLOCK, CLASSES, EPS, Array, Estimate, Ints, Tiles, certify
 from .support import LOG_ZERO, Tables, scan, to_support
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
@@ -88,7 +88,7 @@ class _Part:
 
     points: Ints  # (n,)
     tiles: Tiles
-    tables: tuple[Array, Array, Array] | None  # see Target._tables; None if there was no room to keep them
+    density: Array | None  # (P, T), not normalised; None if there was no room to keep it
 
 
 class Target:
@@ -137,11 +137,10 @@ class Target:
 
         def tables(points: Ints) -> Tables:
             x, pairs = self.x[points], np.array([0, len(points)])
-            log_likelihood = np.empty((len(points), len(z)))
+            table = np.empty((len(points), len(z)))
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                self._fill(log_likelihood, x, factors, np.arange(len(x)), pairs)
-                log_likelihood += log_prior
-            return _no_nan(log_likelihood), None if rises is None else partial(rises, x)
+                self._fill(table, x, factors, np.arange(len(x)), pairs, log_prior[None])
+            return _no_nan(table), None if rises is None else partial(rises, x)
 
         return tables
 
@@ -154,15 +153,45 @@ class Target:
 
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
         """log p(x|z) at the nodes of each pair, (P, T)."""
-        T, x = len(tiles.offsets), self.x[points]
-        table, at_once = np.empty((len(tiles.tile), T)), max(1, BLOCK // (T * x.shape[1]))
+        table = np.empty((len(tiles.tile), len(tiles.offsets)))
+        for _, pairs, *block in self._blocks(points, tiles):
+            self._fill(table[pairs], *block)
+        return _no_nan(table)
+
+    def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
+        """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
+        table, (log_prior, log_slope, _) = np.empty((len(tiles.tile), len(tiles.offsets))), self.log_prior(tiles)
+        log_prior += log_slope
+        for some, pairs, *block in self._blocks(points, tiles):
+            self._fill(table[pairs], *block, log_prior[some], shift)
+        return _no_nan(table)
+
+    def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
+        """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (n, H).
+
+        Where a joint gives factors, log p(x|z) = left·right, the sum moves inside: left·Σ weight·right. That
+        needs no table of log p(x|z).
+        """
+        if hasattr(self.joint, "data_factors"):
+            classes = len(CLASSES[tiles.dim])
+            by_class, weight_of = np.empty((len(weight), classes)), weight.reshape(len(weight), classes, -1)
+            for _, pairs, *block in self._blocks(points, tiles):
+                for some, left, right in self._factored(*block):
+                    rights = right.reshape(classes, -1, right.shape[1])
+                    sums = np.matmul(weight_of[pairs][some].swapaxes(0, 1), rights)  # (classes, pairs, F)
+                    np.einsum("pf,cpf->pc", left, sums, out=by_class[pairs][some])
+            if np.isfinite(by_class).all():
+                return tiles.of_points(by_class)
+        return tiles.sums(weight * self.log_likelihood(points, tiles))
+
+    def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[tuple[slice, slice, Array, Factors, Ints, Ints]]:
+        """The tiles and their pairs in blocks of a bounded size, with what `_fill` needs for them."""
+        x, at_once = self.x[points], max(1, BLOCK // (len(tiles.offsets) * self.x.shape[1]))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             for first in range(0, len(tiles.corner), at_once):
-                starts = tiles.starts[first : first + at_once + 1]
+                starts, some = tiles.starts[first : first + at_once + 1], slice(first, first + at_once)
                 pairs = slice(starts[0], starts[-1])
-                factors = self._factors_of(tiles, slice(first, first + at_once))
-                self._fill(table[pairs], x, factors, tiles.rows[pairs], starts - starts[0])
-        return _no_nan(table)
+                yield some, pairs, x, self._factors_of(tiles, some), tiles.rows[pairs], starts - starts[0]
 
     def _factors_of(self, tiles: Tiles, some: slice) -> Factors:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
@@ -189,24 +218,42 @@ class Target:
             return self.joint.node_factors(outputs)
         return np.zeros(len(outputs)), outputs
 
-    def _fill(self, table: Array, x: Array, factors: Factors, rows: Ints, starts: Ints) -> None:
+    def _fill(
+        self, table: Array, x: Array, factors: Factors, rows: Ints, starts: Ints, of_node=None, of_point=None
+    ) -> None:  # fmt: skip
         """table[p] = log p(x|z) of data point rows[p] at the nodes of its tile, (P, T).
 
-        starts[k] to starts[k + 1] are the pairs of tile k. Where a joint gives factors, one matrix product for
-        each tile does it.
+        starts[k] to starts[k + 1] are the pairs of tile k. of_node (K, T) is added to that, of_point (n,) taken
+        away. Where a joint gives factors, one matrix product for each tile does it all.
         """
-        centre, right = factors
-        pairs = [slice(a, b) for a, b in pairwise(starts.tolist())]
         if hasattr(self.joint, "data_factors"):
-            left = self.joint.data_factors(x[rows], np.repeat(centre, np.diff(starts), axis=0))
-            for part, of_tile in zip(pairs, right):
-                np.matmul(left[part], of_tile.T, out=table[part])
+            for pairs, left, right in self._factored(x, factors, rows, starts, of_node, of_point):
+                np.matmul(left, right.T, out=table[pairs])
             return
-        for part, of_tile in zip(pairs, right):
-            turn = max(1, BLOCK // max(of_tile.size, len(of_tile) * x.shape[1]))
-            for k in range(part.start, part.stop, turn):
-                some = slice(k, min(k + turn, part.stop))
-                table[some] = self.joint.log_likelihood(x[rows[some], None], of_tile)
+        for k, (first, last) in enumerate(pairwise(starts.tolist())):
+            outputs = factors[1][k]
+            turn = max(1, BLOCK // max(outputs.size, len(outputs) * x.shape[1]))
+            for p in range(first, last, turn):
+                some = slice(p, min(p + turn, last))
+                table[some] = self.joint.log_likelihood(x[rows[some], None], outputs)
+            if of_node is not None:
+                table[first:last] += of_node[k]
+        if of_point is not None:
+            table -= of_point[rows, None]
+
+    def _factored(
+        self, x: Array, factors: Factors, rows: Ints, starts: Ints, of_node=None, of_point=None
+    ) -> Iterator[tuple[slice, Array, Array]]:  # fmt: skip
+        """For each tile its pairs, and what `_fill` writes there as left (pairs, F) · right (T, F)."""
+        centre, rights = factors
+        left = self.joint.data_factors(x[rows], np.repeat(centre, np.diff(starts), axis=0))  # type: ignore[attr-defined]
+        if of_node is not None:  # the column of right that meets a 1
+            rights = rights.copy()
+            rights[..., 0] += of_node
+        if of_point is not None:
+            left[:, 1] -= of_point[rows]
+        for (first, last), right in zip(pairwise(starts.tolist()), rights):
+            yield slice(first, last), left[first:last], right
 
     def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:
         """log p(z) and log |dz/dt| (K, T), and z (K, T, L), at the nodes of each tile."""
@@ -215,26 +262,22 @@ class Target:
             log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
         return _no_nan(log_prior), log_slope, z
 
-    def _tables(self, points: Ints, tiles: Tiles) -> tuple[Array, Array, Array]:
-        """log p(x|z) and p(x, z) |dz/dt| e^(−shift) at the nodes of each pair, (P, T), and the shift (n,)."""
-        log_likelihood = self.log_likelihood(points, tiles)
-        log_prior, log_slope, _ = self.log_prior(tiles)
-        log_f = log_likelihood + (log_prior + log_slope)[tiles.tile]
+    def _density(self, points: Ints, tiles: Tiles) -> tuple[Array, Array, Array]:
+        """f = p(x, z) |dz/dt| e^(−shift) at the nodes of each pair, (P, T), its sums (n, H), the shift (n,)."""
         shift = self._peak[points]
         with np.errstate(over="ignore", invalid="ignore"):
-            f = np.exp(log_f - shift[tiles.rows, None])
-            total = tiles.sums(f)
-            if not (np.isfinite(total).all() and total[:, 0].all()):  # far from the peak that was seen
-                shift = tiles.max(log_f)
-                f = np.exp(log_f - shift[tiles.rows, None])
-        return log_likelihood, f, shift
+            f = self.log_joint(points, tiles, shift)
+            sums = tiles.sums(np.exp(f, out=f))
+            if not (np.isfinite(sums).all() and sums[:, 0].all()):  # far from the peak that was seen
+                shift = shift + tiles.max(self.log_joint(points, tiles, shift))
+                f = self.log_joint(points, tiles, shift)
+                sums = tiles.sums(np.exp(f, out=f))
+        return f, sums, shift
 
     def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
-        tables = self._tables(points, tiles)
-        _, f, peak = tables
-        self._room -= 2 * f.size
-        self._parts.append(_Part(points, tiles, tables if self._room > 0 else None))
-        sums = tiles.sums(f)
+        f, sums, peak = self._density(points, tiles)
+        self._room -= f.size
+        self._parts.append(_Part(points, tiles, f if self._room > 0 else None))
         with np.errstate(divide="ignore", invalid="ignore"):
             halves = np.log(2 * sums[:, 1:] / sums[:, :1])
             log_px = np.log(sums[:, 0]) + peak + tiles.dim * np.log(tiles.h)
@@ -246,11 +289,8 @@ class Target:
 
     # A data point that was refined occurs in more than one part: the last is the finest, and overwrites.
 
-    def _expectations(self, part: _Part) -> tuple[Array, Callable[[Array], Array]]:
-        """log p(x|z) at the nodes of each pair, and E[· | x] under p_θ(z|x), (P, T) -> (n,), on them."""
-        log_likelihood, f, _ = part.tables or self._tables(part.points, part.tiles)
-        total = part.tiles.sums(f)[:, 0]
-        return log_likelihood, lambda values: part.tiles.sums(f * values)[:, 0] / total
+    def _density_of(self, part: _Part) -> Array:
+        return self._density(part.points, part.tiles)[0] if part.density is None else part.density
 
     @cached_property
     def _moments(self) -> tuple[Array, Array]:
@@ -258,12 +298,13 @@ class Target:
         mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
         for part in self._parts:
             z = self.log_prior(part.tiles)[2][part.tiles.tile]  # (P, T, L)
-            _, expect = self._expectations(part)
-            m = np.stack([expect(z[..., i]) for i in range(L)], axis=1)
+            f = self._density_of(part)
+            f = f / part.tiles.sums(f)[part.tiles.rows, :1]
+            m = np.stack([part.tiles.sums(f * z[..., i])[:, 0] for i in range(L)], axis=1)
             r = z - m[part.tiles.rows, None]
             mean[part.points] = m
             for i, j in np.ndindex(L, L):
-                cov[part.points, i, j] = expect(r[..., i] * r[..., j])
+                cov[part.points, i, j] = part.tiles.sums(f * r[..., i] * r[..., j])[:, 0]
         return mean, cov
 
     @property
@@ -296,8 +337,9 @@ class Target:
         """
         moved = np.empty(len(self))
         for part in self._parts:
-            log_likelihood, expect = self._expectations(part)
-            moved[part.points] = expect(log_likelihood - other.log_likelihood(part.points, part.tiles))
+            at, f = (part.points, part.tiles), self._density_of(part)
+            mine, others = self.sums_of_log_likelihood(f, *at), other.sums_of_log_likelihood(f, *at)
+            moved[part.points] = (mine - others)[:, 0] / part.tiles.sums(f)[:, 0]
         return moved - (self.log_px - other.log_px)
 
 

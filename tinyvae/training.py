@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .decomposition import TERMS, Attribution, MeanTerms, attribute, decompose
+from .decomposition import TERMS, Attribution, Expectations, MeanTerms, attribute
 from .fused import FusedGradient
-from .model import VAE, Array
+from .model import VAE, Array, Gaussian
 from .optimizers import OPTIMIZERS, State
 from .target import Target, as_data, check_tolerance
 
@@ -125,8 +125,13 @@ class Evaluation:
     theta: Array
     phi: Array
     target: Target
-    q: Any
+    under_q: Expectations
     terms: MeanTerms
+
+    @property
+    def q(self) -> Gaussian:
+        """q_φ(z|x) of the evaluated data points."""
+        return self.under_q.q
 
 
 class Trainer:
@@ -306,15 +311,18 @@ class Trainer:
         theta, phi, x = self.theta.copy(), self.phi.copy(), self.evaluation_x
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             target = last.target if last and same_theta else Target(self.model, theta, x, self.tolerance)
-            q = last.q if last and same_phi else self.model.encode(phi, x)
-            terms = self._terms(target, q)
-        self._evaluation = Evaluation(theta, phi, target, q, terms)
+            under_q = last.under_q if last and same_phi else self._under(self.model.encode(phi, x), target)
+            terms = self._terms(target, under_q)
+        self._evaluation = Evaluation(theta, phi, target, under_q, terms)
         return self._evaluation
 
-    def _terms(self, target: Target, q: Any) -> MeanTerms:
+    def _under(self, q: Gaussian, target: Target) -> Expectations:
         if not (np.isfinite(q.mean).all() and np.isfinite(q.log_diag).all()):
             raise Diverged(self.step_count, "q", _HINT)
-        terms = decompose(self.model, None, None, self.evaluation_x, target, q=q).mean()
+        return Expectations(q, target.joint, len(target), target.tolerance)
+
+    def _terms(self, target: Target, under_q: Expectations) -> MeanTerms:
+        terms = under_q.against(target).mean()
         for name in ("log_px", "reconstruction", "kl_prior", "kl_posterior"):
             if not abs(getattr(terms, name)) < 1e50:
                 raise Diverged(self.step_count, name, _HINT)
@@ -323,10 +331,10 @@ class Trainer:
     def _compare(self, before: Evaluation) -> tuple[MeanTerms, Attribution, float]:
         """Terms after the step, who changed what, and how far the target moved."""
         after = self.evaluate()
-        moved_theta, moved_phi = after.target is not before.target, after.q is not before.q
+        moved_theta, moved_phi = after.target is not before.target, after.under_q is not before.under_q
         if moved_theta and moved_phi:
-            theta_only = self._terms(after.target, before.q)
-            phi_only = self._terms(before.target, after.q)
+            theta_only = self._terms(after.target, before.under_q)
+            phi_only = self._terms(before.target, after.under_q)
         else:
             theta_only = after.terms if moved_theta else before.terms
             phi_only = after.terms if moved_phi else before.terms

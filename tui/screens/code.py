@@ -34,14 +34,14 @@ BEHIND = {
     "log_px": Behind("log pθ(x) = log ∫ p(z) pθ(x|z) dz", (Target, VAEJoint)),
     "reconstruction": Behind(
         "E_q[log pθ(x|z)] = ∫ q(z|x) log pθ(x|z) dz",
-        (decompose, decomposition._Integrals, "gaussian_log_likelihood", "bernoulli_log_likelihood"),
+        (decompose, decomposition.Expectations, "gaussian_log_likelihood", "bernoulli_log_likelihood"),
     ),
     "kl_prior": Behind(
         "KL(q‖p(z)) = ½ [tr(C Cᵀ) + |mean|² − L] − Σ log C_ii", ("gaussian_kl", Gaussian, "reparameterise")
     ),
     "kl_posterior": Behind(
         "KL(q‖pθ(z|x)) = ∫ q(z|x) [log q(z|x) − log pθ(z|x)] dz",
-        (decompose, decomposition._Integrals, target.Target),
+        (decompose, decomposition.Expectations, target.Target),
     ),
     "elbo": Behind(
         "ELBO = E_q[log pθ(x|z)] − KL(q‖p(z)), and its gradient by the chain rule",
