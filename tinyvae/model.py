@@ -172,20 +172,21 @@ class VAEJoint:
             left[:, 2:], left[:, 1] = a, -0.5 * np.einsum("pd,pd->p", a, a) - constant
         return left
 
-    def variation(self, z: Array, half: float) -> tuple[Array, Array]:
-        """How far the outputs can move within the cubes of half side `half` around z (M, L): two bounds (M, D).
+    def variation(self, z: Array, half: float) -> tuple[Array, Array, Array]:
+        """How far the outputs can move within the cubes of half side `half` around z (M, L).
 
         Interval arithmetic. The Jacobian of the layers so far lies in slope ± spread (L, M, width), because
         tanh' = 1 − tanh² lies between its values where |tanh| is largest and smallest in the cube; by the mean
-        value theorem an output moves by at most |∂f/∂z| summed over the axes, times half. That is the second
-        bound, which holds in proportion for smaller cubes; the first is sharper where units saturate.
+        value theorem an output moves by at most |∂f/∂z| summed over the axes, times half. Returned are a bound
+        on the moves (M, D), which is sharper than that where units saturate, and slope and spread, (L, M, D).
         """
         if len(z) > AT_ONCE:
             parts = [self.variation(z[k : k + AT_ONCE], half) for k in range(0, len(z), AT_ONCE)]
-            return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+            moves, slopes, spreads = zip(*parts)
+            return np.concatenate(moves), np.concatenate(slopes, axis=1), np.concatenate(spreads, axis=1)
         first, *rest = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
         value, moves = z @ first[:-1] + first[-1], half * np.abs(first[:-1]).sum(axis=0)
-        steep, (slope, spread) = moves, (first[:-1, None, :], np.zeros(1))
+        slope, spread = first[:-1, None, :], np.zeros((1, 1, 1))
         for M in rest:
             W, size = M[:-1], np.abs(M[:-1])
             low, unit, high = np.tanh(value - moves), np.tanh(value), np.tanh(value + moves)
@@ -194,10 +195,10 @@ class VAEJoint:
             least = 1 - np.maximum(*ends)
             spread = np.abs(slope) * (0.5 * (most - least)) + spread * most
             slope, spread = (slope * (0.5 * (most + least))) @ W, spread @ size
-            steep = half * (np.abs(slope) + spread).sum(axis=0)
-            value, moves = unit @ W + M[-1], np.minimum(np.maximum(high - unit, unit - low) @ size, steep)
-        shape = (len(z), first.shape[1] if not rest else rest[-1].shape[1])
-        return np.broadcast_to(moves, shape), np.broadcast_to(steep, shape)
+            steepest = half * (np.abs(slope) + spread).sum(axis=0)
+            value, moves = unit @ W + M[-1], np.minimum(np.maximum(high - unit, unit - low) @ size, steepest)
+        shape = value.shape
+        return np.broadcast_to(moves, shape), *(np.broadcast_to(v, (z.shape[1], *shape)) for v in (slope, spread))
 
     def beyond(self, reach: float) -> Callable[[Array], Array]:
         """What log p_θ(x, z) cannot exceed where some |z_i| > reach: a function of x (n, D) -> (n,).
@@ -236,20 +237,24 @@ class VAEJoint:
         gives the rises (n, M), valid wherever they lead above the floor; and steep (1 or n, M) and factor (n, 1),
         whose product bounds the rise of log p(x|z) in proportion for smaller cubes too.
         """
-        moves, steep = self.variation(z, half)
+        moves, slope, spread = self.variation(z, half)
         prior = self.log_prior(np.maximum(np.abs(z) - half, 0.0))
         of_prior = prior - self.log_prior(z)
         if self.model.likelihood == "bernoulli":  # concave in the logits l, with gradient x − σ(l)
-            # Σ m |x − σ|, m being how far a logit moves, is for bits x the same as Σ m σ + x·m (1 − 2σ)
+            # Σ m |x − σ|, m being how far a logit moves, is for bits x the same as Σ m σ + x·m (1 − 2σ). The part
+            # of the Jacobian that is known keeps its sign: Σ over the axes of |(x − σ)·slope|.
             p = ops.sigmoid(outputs)
-            sums = [(m * p).sum(axis=1) for m in (moves, steep)]
-            products = [(m * (1 - 2 * p)).T for m in (moves, steep)]
+            sums = [(m * p).sum(axis=1) for m in (moves, half * spread.sum(axis=0))]
+            products = [(m * (1 - 2 * p)).T for m in (moves, half * spread.sum(axis=0))]
 
             def bernoulli(x: Array, floor: Array) -> tuple[Array, Array, Array]:
                 rise, steepest = (x @ product + total for product, total in zip(products, sums))
-                return rise + of_prior, steepest, np.ones((len(x), 1))
+                for along in slope:
+                    steepest += half * np.abs(x @ along.T - np.einsum("md,md->m", p, along))
+                return np.minimum(rise, steepest) + of_prior, steepest, np.ones((len(x), 1))
 
             return bernoulli
+        steep = half * (np.abs(slope) + spread).sum(axis=0)
         log_std = self.model.log_noise_std(self.theta)
         moves, steep = (np.sqrt(((m * np.exp(-log_std)) ** 2).sum(axis=1)) for m in (moves, steep))
         top = -np.broadcast_to(log_std, outputs.shape[1]).sum() - 0.5 * outputs.shape[1] * ops.LOG_2PI

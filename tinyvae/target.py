@@ -19,6 +19,7 @@ from .support import LOG_ZERO, Tables, scan, to_support
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
 KEEP = 2**24  # numbers in tables of the posteriors that are kept; others are computed again when needed
 Factors = tuple[Array, Array]
+KNOWN = 2**23  # numbers in the factors of decoded tiles that are kept, for each level
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
 
 
@@ -206,7 +207,7 @@ class Target:
             if len(known):
                 more = np.concatenate([centre, more[0]]), np.concatenate([right, more[1]])
             known, (centre, right) = np.concatenate([known, key[new]]), more
-            if right.size <= BLOCK:
+            if right.size <= KNOWN:
                 self._known[tiles.level] = known, centre, right
         order = np.argsort(known)
         at = order[np.searchsorted(known, key, sorter=order)]
