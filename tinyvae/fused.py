@@ -53,11 +53,13 @@ class FusedGradient:
         np.subtract(columns[:, None], out if gaussian else ops.sigmoid(out), out=residual)
         g, scale = residual.reshape(len(residual), S * B), 1.0 / (B * S)
         if gaussian:
-            precision = np.exp(-2 * model.log_noise_std(theta))
+            log_std = model.log_noise_std(theta)
+            shared, precision = len(log_std) == 1, np.exp(-2 * log_std)
+            precision = float(precision[0]) if shared else precision  # a plain number is faster
             if want_theta and model.learns_noise:  # ∂/∂ log σ_d is the mean of r_d² − 1, r = (x − mean)/σ
-                squares = np.einsum("dr,dr->d", g, g) if len(precision) > 1 else np.vdot(g, g)
-                self.grad_theta[model.decoder_size :] = precision * squares * scale - len(g) / len(precision)
-            scale = precision[:, None] * scale
+                squares = np.vdot(g, g) if shared else np.einsum("dr,dr->d", g, g)
+                self.grad_theta[model.decoder_size :] = precision * squares * scale - (len(g) if shared else 1)
+            scale = precision * scale if shared else precision[:, None] * scale
         g *= scale
 
         # Backward through the decoder: weights of θ if wanted, down to z if φ is wanted.

@@ -44,6 +44,42 @@ def ours(size: Size, gradients: str = "fused") -> Run:
     return run
 
 
+def autograd_step(size: Size) -> Run:
+    """As one writes it with autograd alone: its NumPy, its own derivatives, Adam over the weights as they are."""
+    import autograd.numpy as anp
+    from autograd import grad
+    from autograd.misc.optimizers import adam
+
+    model, L, D, x_all = tv.VAE(size.data, size.latent, size.hidden), size.latent, size.data, data(size)
+    rng = np.random.default_rng(0)
+
+    def mlp(layers, x):  # type: ignore[no-untyped-def]
+        for W, b in layers[:-1]:
+            x = anp.tanh(anp.dot(x, W) + b)
+        W, b = layers[-1]
+        return anp.dot(x, W) + b
+
+    def loss(parameters, i):  # type: ignore[no-untyped-def]
+        encoder, decoder, log_std = parameters
+        x = x_all[rng.integers(len(x_all), size=size.batch)]
+        q = mlp(encoder, x)
+        mean, log_diag = q[:, :L], q[:, L:]
+        z = mean + anp.exp(log_diag) * rng.standard_normal((size.batch, L))
+        r = (x - mlp(decoder, z)) * anp.exp(-log_std)
+        likelihood = -0.5 * anp.sum(r**2, axis=1) - D * (log_std + 0.5 * anp.log(2 * anp.pi))
+        kl = 0.5 * anp.sum(anp.exp(2 * log_diag) + mean**2 - 1 - 2 * log_diag, axis=1)
+        return anp.mean(kl - likelihood)
+
+    theta, phi = model.init(0)
+    state = [model.unpack_phi(phi).layers, model.unpack_theta(theta).layers, theta[-1]]
+
+    def run(n: int) -> None:
+        nonlocal state
+        state = adam(grad(loss), state, num_iters=n, step_size=RATE)
+
+    return run
+
+
 def torch_step(size: Size, compiled: bool) -> Run | None:
     try:
         import torch
