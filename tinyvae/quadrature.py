@@ -199,7 +199,10 @@ def certify(
     lattice; on a plane, where nodes are dear, those that can do with a coarser one take it, if they are many.
     A point that is over the budget at its first level begins coarser.
     """
-    common, step = np.sort(start)[int(0.98 * (len(start) - 1))], OCTAVE // 2
+    # Only every second level is used, and few points go apart: so two similar models share their levels, and
+    # with them the tables of q.
+    step, most = OCTAVE // 2, np.sort(start)[int(0.98 * (len(start) - 1))]
+    common = int(start.max()) if start.max() <= most + OCTAVE else int(most)
     level = common + step * -((common - start) // step)
     for coarse in range(level.min(), common, step):
         if dim == 1 or (level == coarse).sum() < len(level) / 8:

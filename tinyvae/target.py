@@ -197,20 +197,23 @@ class Target:
     def _factors_of(self, tiles: Tiles, some: slice) -> Factors:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
         corner = tiles.corner[some]
-        key = (corner << 32 * np.arange(tiles.dim)).sum(axis=1)
-        known, centre, right = self._known.get(tiles.level, (key[:0], np.zeros(0), np.zeros(0)))
+        key = corner[:, 0] if tiles.dim == 1 else (corner[:, 0] << 32) + corner[:, 1]
+        known, centre, right = self._known.get(tiles.level, (key[:0], np.zeros(0), np.zeros(0)))  # sorted by key
+        at = np.searchsorted(known, key)
+        if len(known) and (known[np.minimum(at, len(known) - 1)] == key).all():
+            return centre[at], right[at]
         new = ~np.isin(key, known)
-        if new.any():
-            z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
-            outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
-            more = self._node_factors(outputs)
-            if len(known):
-                more = np.concatenate([centre, more[0]]), np.concatenate([right, more[1]])
-            known, (centre, right) = np.concatenate([known, key[new]]), more
-            if right.size <= KNOWN:
-                self._known[tiles.level] = known, centre, right
+        z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
+        outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
+        more = self._node_factors(outputs)
+        if len(known):
+            more = np.concatenate([centre, more[0]]), np.concatenate([right, more[1]])
+        known = np.concatenate([known, key[new]])
         order = np.argsort(known)
-        at = order[np.searchsorted(known, key, sorter=order)]
+        known, centre, right = known[order], more[0][order], more[1][order]
+        if right.size <= KNOWN:
+            self._known[tiles.level] = known, centre, right
+        at = np.searchsorted(known, key)
         return centre[at], right[at]
 
     def _node_factors(self, outputs: Array) -> Factors:

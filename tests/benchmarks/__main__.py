@@ -14,7 +14,7 @@ import argparse  # noqa: E402
 import platform  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from . import exact, growth, steps  # noqa: E402
+from . import exact, growth, program, steps  # noqa: E402
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="write the tables to this file as well")
     args = parser.parse_args()
     tables = [f"Python {platform.python_version()}, one thread; medians."]
-    for part in (steps, exact, growth):
+    for part in (steps, exact, program, growth):
         for table in part.tables(args.quick):
             print(table, flush=True)
             tables.append(table)
