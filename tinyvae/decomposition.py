@@ -122,7 +122,7 @@ class Expectations:
     def __init__(self, q: Any, joint: Joint, n: int, tolerance: float):
         self.q, self._closed = q, isinstance(q, Gaussian)
         self.dim, self.tolerance = joint.latent_dim, tolerance / INTEGRALS
-        self.support: Support
+        self.support: Any
         if self._closed:
             radius = float(np.sqrt(2 * drop_for(self.tolerance)))
             # Far beyond any use, so that integers can count tiles; what is cut off there will not certify.
@@ -143,7 +143,9 @@ class Expectations:
             start = np.minimum(start, self.start + MOST_FINER[self.dim])
         self._last, self._tiles = self._tiles, {}  # what this Target does not use again is forgotten
         got = certify(self, start, self.dim, self.tolerance, partial(self._integrate, target))
-        self._tables = {t: self._tables[t] for kept in self._tiles.values() for _, t in kept if t in self._tables}
+        self._tables = {
+            t: self._tables[t] for kept in self._tiles.values() for _, t in kept if t in self._tables
+        }
         error = np.where(self.support.resolved[:, None], got.error, np.inf)
         kl_prior = self.q.kl_prior if self._closed else got.value[:, 2]
         kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[:, 2]

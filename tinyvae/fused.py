@@ -54,12 +54,12 @@ class FusedGradient:
         g, scale = residual.reshape(len(residual), S * B), 1.0 / (B * S)
         if gaussian:
             log_std = model.log_noise_std(theta)
-            shared, precision = len(log_std) == 1, np.exp(-2 * log_std)
-            precision = float(precision[0]) if shared else precision  # a plain number is faster
+            shared, precisions = len(log_std) == 1, np.exp(-2 * log_std)
+            precision = float(precisions[0]) if shared else precisions  # a plain number is faster
             if want_theta and model.learns_noise:  # ∂/∂ log σ_d is the mean of r_d² − 1, r = (x − mean)/σ
                 squares = np.vdot(g, g) if shared else np.einsum("dr,dr->d", g, g)
                 self.grad_theta[model.decoder_size :] = precision * squares * scale - (len(g) if shared else 1)
-            scale = precision * scale if shared else precision[:, None] * scale
+            scale = precision * scale if shared else precisions[:, None] * scale
         g *= scale
 
         # Backward through the decoder: weights of θ if wanted, down to z if φ is wanted.

@@ -197,8 +197,9 @@ class VAEJoint:
             slope, spread = (slope * (0.5 * (most + least))) @ W, spread @ size
             steepest = half * (np.abs(slope) + spread).sum(axis=0)
             value, moves = unit @ W + M[-1], np.minimum(np.maximum(high - unit, unit - low) @ size, steepest)
-        shape = value.shape
-        return np.broadcast_to(moves, shape), *(np.broadcast_to(v, (z.shape[1], *shape)) for v in (slope, spread))
+        along_axes = (z.shape[1], *value.shape)
+        slope, spread = np.broadcast_to(slope, along_axes), np.broadcast_to(spread, along_axes)
+        return np.broadcast_to(moves, value.shape), slope, spread
 
     def beyond(self, reach: float) -> Callable[[Array], Array]:
         """What log p_θ(x, z) cannot exceed where some |z_i| > reach: a function of x (n, D) -> (n,).

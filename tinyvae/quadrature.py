@@ -18,7 +18,7 @@ second row, every second column, one colour of the chessboard), and for each v o
 N data points, L latent dims, P pairs (tile, data point), K tiles, T nodes in a tile, H sets of nodes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -156,7 +156,7 @@ class Support(Protocol):
     def count(self, level: Ints) -> Array:
         """About how many nodes each density needs at its level, (N,)."""
 
-    def tiles(self, points: Ints, level: int) -> Iterator[tuple[Ints, Tiles]]: ...
+    def tiles(self, points: Ints, level: int) -> Iterable[tuple[Ints, Tiles]]: ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -92,6 +92,17 @@ class _Part:
     density: Array | None  # (P, T), not normalised; None if there was no room to keep it
 
 
+class _Block(NamedTuple):
+    """Some tiles with their pairs, and what log p(x|z) of them needs."""
+
+    tiles: slice
+    pairs: slice
+    x: Array  # (n, D)
+    factors: Factors
+    rows: Ints  # (pairs,): the data point of each
+    starts: Ints  # of each tile's pairs
+
+
 class Target:
     """log p_θ(x) and p_θ(z|x) for the data points x (N, D) at one θ, with certified errors.
 
@@ -137,10 +148,11 @@ class Target:
             rises = self.joint.rises(z, half, outputs) if hasattr(self.joint, "rises") else None
 
         def tables(points: Ints) -> Tables:
-            x, pairs = self.x[points], np.array([0, len(points)])
+            x, n = self.x[points], len(points)
+            block = _Block(slice(0, 1), slice(0, n), x, factors, np.arange(n), np.array([0, n]))
             table = np.empty((len(points), len(z)))
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                self._fill(table, x, factors, np.arange(len(x)), pairs, log_prior[None])
+                self._fill(table, block, log_prior[None])
             return _no_nan(table), None if rises is None else partial(rises, x)
 
         return tables
@@ -155,16 +167,19 @@ class Target:
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
         """log p(x|z) at the nodes of each pair, (P, T)."""
         table = np.empty((len(tiles.tile), len(tiles.offsets)))
-        for _, pairs, *block in self._blocks(points, tiles):
-            self._fill(table[pairs], *block)
+        for block in self._blocks(points, tiles):
+            self._fill(table[block.pairs], block)
         return _no_nan(table)
 
     def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
         """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
-        table, (log_prior, log_slope, _) = np.empty((len(tiles.tile), len(tiles.offsets))), self.log_prior(tiles)
+        table, (log_prior, log_slope, _) = (
+            np.empty((len(tiles.tile), len(tiles.offsets))),
+            self.log_prior(tiles),
+        )
         log_prior += log_slope
-        for some, pairs, *block in self._blocks(points, tiles):
-            self._fill(table[pairs], *block, log_prior[some], shift)
+        for block in self._blocks(points, tiles):
+            self._fill(table[block.pairs], block, log_prior[block.tiles], shift)
         return _no_nan(table)
 
     def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
@@ -176,29 +191,32 @@ class Target:
         if hasattr(self.joint, "data_factors"):
             classes = len(CLASSES[tiles.dim])
             by_class, weight_of = np.empty((len(weight), classes)), weight.reshape(len(weight), classes, -1)
-            for _, pairs, *block in self._blocks(points, tiles):
-                for some, left, right in self._factored(*block):
+            for block in self._blocks(points, tiles):
+                for some, left, right in self._factored(block):
                     rights = right.reshape(classes, -1, right.shape[1])
-                    sums = np.matmul(weight_of[pairs][some].swapaxes(0, 1), rights)  # (classes, pairs, F)
-                    np.einsum("pf,cpf->pc", left, sums, out=by_class[pairs][some])
+                    sums = np.matmul(weight_of[block.pairs][some].swapaxes(0, 1), rights)  # (classes, pairs, F)
+                    np.einsum("pf,cpf->pc", left, sums, out=by_class[block.pairs][some])
             if np.isfinite(by_class).all():
                 return tiles.of_points(by_class)
         return tiles.sums(weight * self.log_likelihood(points, tiles))
 
-    def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[tuple[slice, slice, Array, Factors, Ints, Ints]]:
-        """The tiles and their pairs in blocks of a bounded size, with what `_fill` needs for them."""
+    def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[_Block]:
         x, at_once = self.x[points], max(1, BLOCK // (len(tiles.offsets) * self.x.shape[1]))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             for first in range(0, len(tiles.corner), at_once):
                 starts, some = tiles.starts[first : first + at_once + 1], slice(first, first + at_once)
                 pairs = slice(starts[0], starts[-1])
-                yield some, pairs, x, self._factors_of(tiles, some), tiles.rows[pairs], starts - starts[0]
+                yield _Block(
+                    some, pairs, x, self._factors_of(tiles, some), tiles.rows[pairs], starts - starts[0]
+                )
 
     def _factors_of(self, tiles: Tiles, some: slice) -> Factors:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
         corner = tiles.corner[some]
         key = corner[:, 0] if tiles.dim == 1 else (corner[:, 0] << 32) + corner[:, 1]
-        known, centre, right = self._known.get(tiles.level, (key[:0], np.zeros(0), np.zeros(0)))  # sorted by key
+        known, centre, right = self._known.get(
+            tiles.level, (key[:0], np.zeros(0), np.zeros(0))
+        )  # sorted by key
         at = np.searchsorted(known, key)
         if len(known) and (known[np.minimum(at, len(known) - 1)] == key).all():
             return centre[at], right[at]
@@ -223,40 +241,41 @@ class Target:
         return np.zeros(len(outputs)), outputs
 
     def _fill(
-        self, table: Array, x: Array, factors: Factors, rows: Ints, starts: Ints, of_node=None, of_point=None
-    ) -> None:  # fmt: skip
-        """table[p] = log p(x|z) of data point rows[p] at the nodes of its tile, (P, T).
+        self, table: Array, block: _Block, of_node: Array | None = None, of_point: Array | None = None
+    ) -> None:
+        """table[p] = log p(x|z) of the data point of pair p at the nodes of its tile, (P, T).
 
-        starts[k] to starts[k + 1] are the pairs of tile k. of_node (K, T) is added to that, of_point (n,) taken
-        away. Where a joint gives factors, one matrix product for each tile does it all.
+        of_node (K, T) is added to that, of_point (n,) taken away. Where a joint gives factors, one matrix product
+        for each tile does it all.
         """
         if hasattr(self.joint, "data_factors"):
-            for pairs, left, right in self._factored(x, factors, rows, starts, of_node, of_point):
+            for pairs, left, right in self._factored(block, of_node, of_point):
                 np.matmul(left, right.T, out=table[pairs])
             return
-        for k, (first, last) in enumerate(pairwise(starts.tolist())):
-            outputs = factors[1][k]
-            turn = max(1, BLOCK // max(outputs.size, len(outputs) * x.shape[1]))
+        for k, (first, last) in enumerate(pairwise(block.starts.tolist())):
+            outputs = block.factors[1][k]
+            turn = max(1, BLOCK // max(outputs.size, len(outputs) * block.x.shape[1]))
             for p in range(first, last, turn):
                 some = slice(p, min(p + turn, last))
-                table[some] = self.joint.log_likelihood(x[rows[some], None], outputs)
+                table[some] = self.joint.log_likelihood(block.x[block.rows[some], None], outputs)
             if of_node is not None:
                 table[first:last] += of_node[k]
         if of_point is not None:
-            table -= of_point[rows, None]
+            table -= of_point[block.rows, None]
 
     def _factored(
-        self, x: Array, factors: Factors, rows: Ints, starts: Ints, of_node=None, of_point=None
-    ) -> Iterator[tuple[slice, Array, Array]]:  # fmt: skip
+        self, block: _Block, of_node: Array | None = None, of_point: Array | None = None
+    ) -> Iterator[tuple[slice, Array, Array]]:
         """For each tile its pairs, and what `_fill` writes there as left (pairs, F) · right (T, F)."""
-        centre, rights = factors
-        left = self.joint.data_factors(x[rows], np.repeat(centre, np.diff(starts), axis=0))  # type: ignore[attr-defined]
+        centre, rights = block.factors
+        centres = np.repeat(centre, np.diff(block.starts), axis=0)
+        left = self.joint.data_factors(block.x[block.rows], centres)  # type: ignore[attr-defined]
         if of_node is not None:  # the column of right that meets a 1
             rights = rights.copy()
             rights[..., 0] += of_node
         if of_point is not None:
-            left[:, 1] -= of_point[rows]
-        for (first, last), right in zip(pairwise(starts.tolist()), rights):
+            left[:, 1] -= of_point[block.rows]
+        for (first, last), right in zip(pairwise(block.starts.tolist()), rights):
             yield slice(first, last), left[first:last], right
 
     def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:
@@ -326,8 +345,9 @@ class Target:
         z = np.asarray(z, dtype=float).reshape(-1, self.joint.latent_dim)
         x = self.x[points]
         log_likelihood = np.empty((len(x), len(z)))
-        factors = self._node_factors(self.joint.outputs(z)[None])
-        self._fill(log_likelihood, x, factors, np.arange(len(x)), np.array([0, len(x)]))
+        factors, n = self._node_factors(self.joint.outputs(z)[None]), len(x)
+        block = _Block(slice(0, 1), slice(0, n), x, factors, np.arange(n), np.array([0, n]))
+        self._fill(log_likelihood, block)
         return log_likelihood + self.joint.log_prior(z) - self.log_px[points][:, None]
 
     def posterior_density(self, z: Any, points: Any = slice(None)) -> Array:

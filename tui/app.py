@@ -1,6 +1,7 @@
 """The app: one run on screen, with its switches. It asks the session for everything it shows."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
@@ -23,13 +25,6 @@ from tinyvae.runs import Config, Run, Schedule
 
 from . import keys
 from .palette import colors
-from .screens.adjust import Adjust
-from .screens.choose import Choose
-from .screens.code import OF_PANEL, Code
-from .screens.help import Help
-from .screens.landscape import LandscapeScreen
-from .screens.lessons import Card
-from .screens.values import Values
 from .session import Session
 from .widgets.charts import BoundChart, PartsChart, PursuitChart, StepChart
 from .widgets.chase import ChasePlane
@@ -37,7 +32,8 @@ from .widgets.identity import Identity
 from .widgets.panel import Panel
 from .widgets.spaces import DataPanel, LatentPanel
 
-SLICE = 0.008  # seconds of training between two looks at the keyboard
+SLICE = 0.012  # seconds of training between two looks at the keyboard
+ANSWER = 0.04  # seconds without training after a key, in which to show what it did
 SLOW_STEP = 0.015  # a step that takes longer is waited for in a thread, one at a time
 SMALLEST = (60, 18)
 
@@ -64,6 +60,7 @@ class TinyVAE(App[None]):
         schedule: Schedule = (),
         until: int | None = None,
     ):
+        self._ansi_theme: tuple[str, Any] = ("", None)
         super().__init__()
         self.session = Session(config, speed)
         if until is not None:  # a shared run: go where it stood as fast as possible, and wait there
@@ -76,6 +73,7 @@ class TinyVAE(App[None]):
         self._painted = (perf_counter(), 0)
         self._step_seconds = 0.0
         self._told = self._paint_missed = False
+        self._answering = 0.0  # no training before this time
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
@@ -100,6 +98,8 @@ class TinyVAE(App[None]):
         self.set_interval(1 / self.fps, self.paint)
         self.train()
         self.call_after_refresh(self.paint)
+        gc.freeze()  # what is loaded by now stays: going through it again and again cost up to 0.1 s a time
+        gc.enable()
 
     # ----- the engine and the screen share one thread -----
 
@@ -123,12 +123,26 @@ class TinyVAE(App[None]):
             if self._paint_missed:
                 self.paint()
             await asyncio.sleep(0.001)
+            while perf_counter() < self._answering:  # a key was pressed: first show what it did
+                await asyncio.sleep(0.001)
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key):
+            self._answering = perf_counter() + ANSWER
+        await super().on_event(event)
+
+    @property
+    def ansi_theme(self) -> TerminalTheme:
+        """Textual asks for it at every line of every frame; finding it anew each time took a tenth of a frame."""
+        if self._ansi_theme[0] != self.theme:
+            self._ansi_theme = (self.theme, super().ansi_theme)
+        return self._ansi_theme[1]
 
     async def between_steps(self, change: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Change the run when no step is under way in a thread, then paint."""
         async with self._busy:
             result = change(*arguments, **named)
-        self.paint()
+        self.paint(panels=not self.session.running)
         return result
 
     def _tell_if_diverged(self) -> None:
@@ -136,8 +150,12 @@ class TinyVAE(App[None]):
             self.notify(self.session.stopped, title="The run has diverged", severity="error", timeout=20)
         self._told = bool(self.session.stopped)
 
-    def paint(self, force: bool = False) -> None:
-        """Show the step that is looked at, if anything has changed since the last time."""
+    def paint(self, force: bool = False, panels: bool = True) -> None:
+        """Show the step that is looked at, if anything has changed since the last time.
+
+        Without `panels` only the title and the identity: what a key does is there at once, the plots follow with
+        the next frame.
+        """
         self._paint_missed = self._busy.locked()
         if self._paint_missed or not self.is_running or not self.main_screen.query("#title"):
             return  # a step is under way in a thread, and the engine between two states; or the app is closing
@@ -150,12 +168,12 @@ class TinyVAE(App[None]):
         )  # fmt: skip
         if state == self._shown and not force:
             return
-        self._shown = state
+        self._shown = state if panels else None
         view = session.view()
         with self.batch_update():
             self.main_screen.query_one("#title", Static).update(self._title(view.step), layout=False)
             self.main_screen.query_one(Identity).show(view, session)
-            for panel in self.main_screen.query(Panel):
+            for panel in self.main_screen.query(Panel) if panels else ():
                 panel.show(view, session)
 
     def _measure(self) -> None:
@@ -199,7 +217,7 @@ class TinyVAE(App[None]):
         gap = max(1, self.size.width - left.cell_len - right.cell_len)
         return left + Text(" " * gap) + right
 
-    # ----- what the keys do -----
+    # ----- what the keys do ----- (dialogs are imported when they are first asked for: the app starts faster)
 
     def action_run(self) -> None:
         if self.session.stopped:
@@ -220,6 +238,8 @@ class TinyVAE(App[None]):
         self.paint()
 
     def action_values(self) -> None:
+        from .screens.values import Values
+
         self.push_screen(Values(self.session), self._look_at)
 
     async def _look_at(self, step: int | None) -> None:
@@ -227,11 +247,15 @@ class TinyVAE(App[None]):
             await self.between_steps(self.session.look_at, step)
 
     async def action_landscape(self) -> None:
+        from .screens.landscape import LandscapeScreen
+
         await self.between_steps(self.session.run, False)
         self.push_screen(LandscapeScreen(self.session))
 
     @work(exclusive=True, group="gap")
     async def action_gap(self) -> None:
+        from .screens.lessons import Card
+
         self.session.run(False)
         self.notify("Looking for the best q of every data point …", timeout=3)
         async with self._busy:
@@ -247,6 +271,8 @@ class TinyVAE(App[None]):
         self.notify(f"The gap is split {every}.")
 
     def action_settings(self) -> None:
+        from .screens.adjust import Adjust
+
         self.push_screen(Adjust(self.session.trainer.settings), self._adjust)
 
     async def _adjust(self, changes: dict[str, Any] | None) -> None:
@@ -320,17 +346,25 @@ class TinyVAE(App[None]):
         self._restart_panels()
 
     def action_help(self) -> None:
+        from .screens.help import Help
+
         focused = self.focused
         self.push_screen(Help(focused if isinstance(focused, Panel) else None))
 
     def action_code(self) -> None:
+        from .screens.code import OF_PANEL, Code
+
         panel = self.focused.id if self.focused is not None else None
         self.push_screen(Code(OF_PANEL.get(panel or "", "elbo")))
 
     def on_identity_asked(self, message: Identity.Asked) -> None:
+        from .screens.code import Code
+
         self.push_screen(Code(message.term))
 
     def action_dataset(self) -> None:
+        from .screens.choose import Choose
+
         self.push_screen(Choose(DATASETS, self.session.data.name), self._open)
 
     async def _open(self, name: str | None) -> None:

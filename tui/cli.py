@@ -4,6 +4,7 @@ Nothing heavy is imported before the arguments are known to be good.
 """
 
 import argparse
+import gc
 import math
 import os
 import sys
@@ -263,13 +264,16 @@ def open_app(config: "Config", schedule: "Schedule", last: int | None, args: arg
     in_browser = "TEXTUAL_DRIVER" in os.environ  # set by textual-serve
     if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         return complain("the app needs a terminal; here is none. Without one, run: tinyvae train --steps 1000")
+    gc.disable()  # until the app has started: nothing that is being loaded is garbage
+    os.environ.setdefault("TEXTUAL_FPS", "240")  # how long a change may wait until it is drawn, not how often
     config.open()  # complain about bad input before the screen changes
     from .app import TinyVAE
-    from .headless import one_line
 
     charset = args.charset or fitting_charset()
     app = TinyVAE(config, args.speed, charset, args.fps, run=not args.paused, schedule=schedule, until=last)
     app.run()
+    from .headless import one_line
+
     session = app.session
     print(one_line(session.history.row(session.step), session.data.name))
     if session.share_string:

@@ -66,10 +66,10 @@ def key_to_frame() -> list[float]:
         time.sleep(2)
         for k in range(KEYS):
             terminal.read(0.0)
-            words = ("○ frozen", "● training")[k % 2]
+            words = ("θ ○ frozen", "θ ● training")[k % 2].encode()
             terminal.send("t")
             began = time.perf_counter()
-            while f"θ {words}" not in terminal.text:
+            while words not in terminal.raw:
                 terminal.read(0.001)
             waits.append(time.perf_counter() - began)
             time.sleep(0.13 + 0.01 * (k % 7))  # not in step with the frames
@@ -152,7 +152,9 @@ def tables(quick: bool) -> Iterator[str]:
     starts = {
         "imports": lambda: subprocess.run([sys.executable, "-c", IMPORTS], check=True),
         "app": first_frame,
-        "help": lambda: subprocess.run([sys.executable, "-m", "tinyvae", "--help"], capture_output=True, check=True),
+        "help": lambda: subprocess.run(
+            [sys.executable, "-m", "tinyvae", "--help"], capture_output=True, check=True
+        ),
     }
     start = side_by_side(starts, 3 if quick else 9)
     rows = [
@@ -170,4 +172,6 @@ def tables(quick: bool) -> Iterator[str]:
     rows.append(["bytes a recorded step: the columns, and all else", f"{columns}, {grown:.0f}"])
     for name, took in redraws().items():
         rows.append([f"a frame with {RECORDS:,} steps recorded, {name}, ms", f"{1e3 * np.median(took):.0f}"])
-    yield table(f"The program, in a terminal of {SIZE[0]}×{SIZE[1]}, the default run", ["what", "measured"], rows)
+    yield table(
+        f"The program, in a terminal of {SIZE[0]}×{SIZE[1]}, the default run", ["what", "measured"], rows
+    )

@@ -608,3 +608,29 @@ def test_bad_data_is_told_what_was_expected_and_what_came():
         tv.Target(model, theta[1:], x)
     with pytest.raises(ValueError, match=r"target: expected .* \(2, 3\), got \(3, 3\)"):
         tv.decompose(model, theta, phi, x[:2], tv.Target(model, theta, x))
+
+
+# ----- the fast paths give the numbers of the plain ones -----
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_sums_of_log_likelihood_are_those_of_its_table(latent_dim, likelihood):
+    model, theta, _, x = random_setting(latent_dim, 3, n=5, likelihood=likelihood)
+    target = tv.Target(model, theta, x)
+    part = target._parts[-1]
+    weight = np.random.default_rng(0).random((len(part.tiles.tile), len(part.tiles.offsets)))
+    at = part.points, part.tiles
+    plain = part.tiles.sums(weight * target.log_likelihood(*at))
+    assert np.allclose(target.sums_of_log_likelihood(weight, *at), plain, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dataset", ["arc", "pinwheel"])
+def test_tables_of_q_that_are_kept_change_no_bit(dataset):
+    """A trainer holds q against several Targets and keeps its tables; `decompose` makes them anew."""
+    x = tv.load_dataset(dataset, n=24, seed=0).x
+    model = tv.VAE(2, 1 if dataset == "arc" else 2, (8,))
+    trainer = tv.Trainer(model, x, batch_size=12, learning_rate=0.02)
+    for record in trainer.steps(12):
+        fresh = tv.decompose(model, trainer.theta, trainer.phi, x).mean()
+        assert fresh == record.terms
