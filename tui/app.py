@@ -15,7 +15,6 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
-from textual.containers import Container
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
@@ -26,11 +25,11 @@ from tinyvae.runs import Config, Run, Schedule
 from . import keys
 from .palette import colors
 from .session import Session
-from .widgets.charts import BoundChart, PartsChart, PursuitChart, StepChart
-from .widgets.chase import ChasePlane
+from .widgets.charts import StepChart
 from .widgets.identity import Identity
 from .widgets.panel import Panel
-from .widgets.spaces import DataPanel, LatentPanel
+from .widgets.panels import Panels
+from .widgets.spaces import DataPanel
 
 SLICE = 0.012  # seconds of training between two looks at the keyboard
 ANSWER = 0.04  # seconds without training after a key, in which to show what it did
@@ -78,13 +77,7 @@ class TinyVAE(App[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="title")
         yield Identity(id="identity")
-        with Container(id="panels"):
-            yield BoundChart(id="bound")
-            yield LatentPanel(id="latent")
-            yield ChasePlane(id="chase")
-            yield PartsChart(id="parts")
-            yield DataPanel(id="data")
-            yield PursuitChart(id="pursuit")
+        yield Panels(id="panels")
         yield TooSmall(
             "tinyvae needs a terminal of at least 60 × 18 characters.\nMake this one larger, or press q.",
             id="small",
@@ -173,7 +166,7 @@ class TinyVAE(App[None]):
         with self.batch_update():
             self.main_screen.query_one("#title", Static).update(self._title(view.step), layout=False)
             self.main_screen.query_one(Identity).show(view, session)
-            for panel in self.main_screen.query(Panel) if panels else ():
+            for panel in self.panels.all if panels else ():
                 panel.show(view, session)
 
     def _measure(self) -> None:
@@ -289,32 +282,48 @@ class TinyVAE(App[None]):
             f"tinyvae --share {line}", title="This line opens the same run, bit for bit (copied)", timeout=20
         )
 
+    async def action_quit(self) -> None:
+        """Close, but ask first where something would be lost."""
+        if not self.session.would_be_lost:
+            self.exit()
+            return
+        from .screens.lessons import Card
+
+        text = (
+            "A lesson chose how this run begins, so no line of text can open it again. `e` saves its records."
+        )
+        await self.between_steps(self.session.run, False)
+        self.push_screen(Card("Close this run?", text, ["Stay", "Close"]), self._close)
+
+    def _close(self, choice: int | None) -> None:
+        if choice == 1:
+            self.exit()
+
     def action_units(self, what: str) -> None:
         self.session.change_units(what)
         self.paint()
 
     def action_zoom(self) -> None:
-        for chart in self.main_screen.query(StepChart):
-            chart.zoom()
+        self.panels.next_span()
+
+    def action_zoom_by(self, factor: float) -> None:
+        self.panels.zoom(factor, self.session)
+
+    def action_pan(self, part: float) -> None:
+        self.panels.pan(part, self.session)
 
     def action_smooth(self) -> None:
-        for chart in self.main_screen.query(StepChart):
+        for chart in self.panels.charts:
             chart.smooth()
 
+    def action_scale(self) -> None:
+        for chart in self.panels.charts:
+            chart.change_scale()
+
     async def on_step_chart_pointed(self, message: StepChart.Pointed) -> None:
-        """Crosshairs are linked: all charts show the step that the mouse is over; a click looks at it."""
+        """A click on a chart looks at that step."""
         if message.clicked and message.step is not None:
             await self._look_at(message.step)
-        for chart in self.main_screen.query(StepChart):
-            chart.point_at(message.step)
-
-    def on_step_chart_wheel(self, message: StepChart.Wheel) -> None:
-        for chart in self.main_screen.query(StepChart):
-            chart.zoom(message.by, around=False)
-
-    def action_scale(self) -> None:
-        for chart in self.main_screen.query(StepChart):
-            chart.change_scale()
 
     async def action_switch(self, group: str) -> None:
         await self.between_steps(self.session.switch, group)
@@ -369,17 +378,27 @@ class TinyVAE(App[None]):
 
     async def _open(self, name: str | None) -> None:
         """Another dataset with the same options, as far as they are not about the data."""
-        if name is None:
+        if name is not None:
+            config = self.session.config
+            await self._begin(
+                replace(config, dataset=name, n=None, data_seed=0, latent_dim=None, likelihood=None)
+            )
+
+    def action_model(self) -> None:
+        from .screens.new_run import NewRun
+
+        self.push_screen(NewRun(self.session.config), self._begin)
+
+    async def _begin(self, config: Config | None) -> None:
+        if config is None:
             return
-        config = replace(
-            self.session.config, dataset=name, n=None, data_seed=0, latent_dim=None, likelihood=None
-        )
         try:
             await self.between_steps(self.begin, config.open)
-        except (ValueError, ArithmeticError) as problem:
+        except (ValueError, ArithmeticError, OSError) as problem:
             self.notify(str(problem), severity="error")
             return
         self.session.run(True)
+        self.notify("A new run has begun.")
 
     def begin(self, make: Callable[[], Run]) -> None:
         """Put another run on screen, paused at its step 0."""
@@ -400,11 +419,11 @@ class TinyVAE(App[None]):
 
     def focus_panel(self, name: str) -> None:
         """Show and focus the panel with this id."""
-        self.action_tab([panel.id for panel in self.main_screen.query(Panel)].index(name) + 1)
+        self.action_tab([panel.id for panel in self.panels.all].index(name) + 1)
 
     def _restart_panels(self) -> None:
         self._painted, self._shown = (perf_counter(), self.session.step), None
-        for panel in self.main_screen.query(Panel):
+        for panel in self.panels.all:
             panel.restart()
         self.paint()
 
@@ -424,7 +443,7 @@ class TinyVAE(App[None]):
         """On a narrow screen: which panel is shown. Everywhere: which one has the focus."""
         self.tab = number
         self._lay_out()
-        list(self.main_screen.query(Panel))[number - 1].focus()
+        self.panels.all[number - 1].focus()
         self.paint()
 
     # ----- layout -----
@@ -433,6 +452,10 @@ class TinyVAE(App[None]):
     def main_screen(self) -> Screen[Any]:
         """The one under all dialogs."""
         return self.screen_stack[0]
+
+    @property
+    def panels(self) -> Panels:
+        return self.main_screen.query_one(Panels)
 
     def _lay_out(self) -> None:
         for number, panel in enumerate(self.main_screen.query(Panel), 1):

@@ -278,6 +278,8 @@ def open_app(config: "Config", schedule: "Schedule", last: int | None, args: arg
     print(one_line(session.history.row(session.step), session.data.name))
     if session.share_string:
         print(f"the same run again: tinyvae --share {session.share_string}")
+    if session.share_string_of_other:
+        print(f"the run before the branch: tinyvae --share {session.share_string_of_other}")
     if session.stopped:
         return DIVERGED
     return app.return_code or GOOD

@@ -30,6 +30,10 @@ TABLE = (
     ("m", "units('total')", "Mean/sum", "Write the terms per data point or summed over the data", HIDDEN),
     ("o", "units('loss')", "ELBO/loss", "Write the ELBO or the loss, which is its negative", HIDDEN),
     ("z", "zoom", "Zoom", "Charts show all steps, or the last 2000, 500 or 100", HIDDEN),
+    ("up", "zoom_by(0.5)", "Zoom in", "Charts show half as many steps (or turn the wheel)", HIDDEN),
+    ("down", "zoom_by(2.0)", "Zoom out", "Charts show twice as many steps", HIDDEN),
+    ("comma", "pan(-0.25)", "Earlier", "Charts show earlier steps (or drag with the mouse)", HIDDEN),
+    ("full_stop", "pan(0.25)", "Later", "Charts show later steps; at the end they follow the run again", HIDDEN),
     ("y", "scale", "Scale", "Charts are linear or symlog: logarithmic away from 0", HIDDEN),
     ("v", "values", "Values", "A table of every step: each term and its change", HIDDEN),
     ("g", "gap", "Gap", "Split KL to the posterior: what the best q of the family misses, and the rest", HIDDEN),
@@ -41,6 +45,7 @@ TABLE = (
     ("l", "lessons", "Lessons", "The essay's claims, one by one: predict, watch, compare", FOOTER),
     ("r", "reset", "Reset", "Back to step 0 with the same initial weights", FOOTER),
     ("d", "dataset", "Dataset", "Begin a new run on another dataset", FOOTER),
+    ("M", "model", "Model", "Begin a new run with another model, data or seed", HIDDEN),
     ("c", "code", "Code", "The source code behind the focused panel", FOOTER),
     ("e", "export", "Export", "Save the records (CSV, JSONL, NPZ), the screen (SVG) and the share line", FOOTER),
 )
@@ -53,6 +58,10 @@ SHOWN_AS = {
     "shift+left": "shift+←",
     "shift+right": "shift+→",
     "question_mark": "?",
+    "up": "↑",
+    "down": "↓",
+    "comma": ",",
+    "full_stop": ".",
 }  # fmt: skip
 IN_FOOTER = {"plus,equals_sign": "+/-", "left": "←/→"}  # one entry there stands for two keys
 

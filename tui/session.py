@@ -189,6 +189,7 @@ class Session:
         self.planned: list[tuple[int, Settings]] = []  # changes of a shared run that are still to come
         self.until: int | None = None  # where a shared run or a lesson's phase waits
         self.shown: int | None = None
+        self._exported = (0, 0)  # of which history, up to which step
         self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
         evaluation = self.trainer.evaluate()
         self.history = History(
@@ -421,9 +422,22 @@ class Session:
     @property
     def share_string(self) -> str:
         """The run as one line, `tinyvae --share …` opens it again; "" where a lesson has chosen the start."""
+        return self._shared(self.history)
+
+    @property
+    def share_string_of_other(self) -> str:
+        """The same of the run before the branch, "" if there is none."""
+        return "" if self.other is None else self._shared(self.other)
+
+    def _shared(self, history: History) -> str:
         if self._make != self.config.open:
             return ""
-        return share(self.config, tuple(self.history.schedule), self.step)
+        return share(self.config, tuple(history.schedule), len(history) - 1)
+
+    @property
+    def would_be_lost(self) -> bool:
+        """Whether closing now would lose steps that no line of text brings back and no export has saved."""
+        return self.step > 0 and not self.share_string and self._exported != (id(self.history), self.step)
 
     def export_records(self, folder: Path) -> None:
         """All records so far as records.csv, .jsonl and .npz, and the share string; NaN is empty or null."""
@@ -439,3 +453,4 @@ class Session:
         np.savez(folder / "records.npz", **columns)
         if self.share_string:
             (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")
+        self._exported = id(self.history), self.step

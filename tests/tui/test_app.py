@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.segment import Segment
+from textual.events import MouseScrollUp
 from textual.pilot import Pilot
-from textual.widgets import Footer, Markdown, OptionList
+from textual.widgets import Footer, Input, Markdown, OptionList, Static
 
 from tinyvae import DATASETS
 from tinyvae.runs import Config
 from tui import keys
 from tui.app import TinyVAE
 from tui.palette import DARK, LIGHT, NAMES
-from tui.widgets.charts import BoundChart
+from tui.widgets.charts import BoundChart, StepChart
 from tui.widgets.identity import Identity
 from tui.widgets.panel import Panel
 from tui.widgets.spaces import DataPanel
@@ -149,6 +150,11 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "d": ((), screen_name, "Screen", "Choose"),
     "c": ((), screen_name, "Screen", "Code"),
     "e": ((), files, set(), EXPORTED),
+    "up": (("S", "S"), subtitle, "", "last 10 steps"),
+    "down": (("S", "S", "S", "up"), subtitle, "last 15 steps", ""),
+    "comma": (("S", "S", "S", "up"), subtitle, "last 15 steps", "steps 11–26"),
+    "full_stop": (("S", "S", "S", "up", "comma"), subtitle, "steps 11–26", "last 15 steps"),
+    "M": ((), screen_name, "Screen", "NewRun"),
     "k": ((), lambda app: "mean of 25 steps" in subtitle(app), False, True),
 } | {
     str(number): (("2",) if number == 1 else (), lambda app: app.focused.id, "latent" if number == 1 else "bound", id)
@@ -362,6 +368,92 @@ async def test_the_mouse_over_a_chart_points_at_a_step_and_a_click_looks_at_it()
         await press(pilot)
         assert app.session.shown == 4
         assert "step 4 of 10" in title(app)
+
+
+async def fill_in(app: Any, pilot: Pilot[None], **texts: str) -> None:
+    for name, text in texts.items():
+        app.screen.query_one(f"#{name}", Input).value = text
+    await press(pilot, "enter")
+
+
+async def test_another_model_begins_a_new_run():
+    async with opened() as (app, pilot):
+        await press(pilot, "S", "M")
+        await fill_in(app, pilot, latent_dim="2", hidden="6,5", covariance="full", seed="3")
+        await until(lambda: screen_name(app) == "Screen")
+        app.session.run(False)
+        config, model = app.session.config, app.session.model
+        assert config == replace(SMALL, latent_dim=2, hidden=(6, 5), covariance="full", seed=3)
+        assert (model.latent_dim, model.hidden, model.covariance) == (2, (6, 5), "full")
+        assert "z∈R²" in title(app)
+
+
+@pytest.mark.parametrize(
+    "field, text, complaint",
+    [
+        ("dataset", "nowhere.csv", "nowhere.csv"),
+        ("n", "1", "expected a whole number >= 2, got '1'"),
+        ("latent_dim", "3", "expected 1 or 2"),
+        ("hidden", "8,x", "expected widths such as 32,32"),
+        ("likelihood", "bernoulli", "expected only 0 and 1"),
+        ("noise_std", "-1", "expected a number > 0, got '-1'"),
+        ("covariance", "", "expected diagonal or full, got ''"),
+    ],
+)
+async def test_a_model_that_cannot_be_is_refused_and_the_run_stays(field, text, complaint):
+    async with opened() as (app, pilot):
+        await press(pilot, "S", "M")
+        before = state_of(app)
+        await fill_in(app, pilot, **{field: text})
+        assert screen_name(app) == "NewRun"
+        assert complaint in str(app.screen.query_one("#problem", Static).content)
+        await press(pilot, "escape")
+        assert state_of(app) == before
+
+
+def shown_steps(app: Any) -> list[tuple[float, float]]:
+    axes = [chart.plot.x_axis for chart in app.query(StepChart) if chart.plot is not None]
+    return [(axis.low, axis.high) for axis in axes]
+
+
+async def test_the_wheel_zooms_all_charts_around_the_step_under_the_mouse():
+    async with opened(size=(160, 48)) as (app, pilot):
+        await press(pilot, *["S"] * 6)
+        panel = app.query_one(BoundChart)
+        column = next(c for c in range(panel.size.width) if round(panel.plot.x_at(c) or 0) == 40)
+        x, y = panel.region.x + column + 1, panel.region.y + 6
+        at = MouseScrollUp(panel, column + 1, 6, 0, 0, 0, False, False, False, x, y)
+        panel.on_mouse_scroll_up(at)
+        await press(pilot)
+        assert shown_steps(app) == [(13.0, 53.0)] * 3  # 40 steps, of which 40 is at two thirds as before
+        assert app.session.shown is None
+        for _ in range(3):
+            panel.on_mouse_scroll_down(at)
+        await press(pilot)
+        assert subtitle(app) == "" and all(low <= 0 and high >= 60 for low, high in shown_steps(app))
+
+
+async def test_dragging_a_chart_shows_earlier_steps_and_looks_at_none():
+    async with opened(size=(160, 48)) as (app, pilot):
+        await press(pilot, *["S"] * 6, "up")
+        assert shown_steps(app) == [(30.0, 60.0)] * 3
+        panel = app.query_one(BoundChart)
+        third = panel.plot.columns // 3
+        await pilot.mouse_down(panel, offset=(20, 5))
+        await pilot.hover(panel, offset=(20 + third, 5))
+        await pilot.mouse_up(panel, offset=(20 + third, 5))
+        await press(pilot)
+        assert shown_steps(app) == [(20.0, 50.0)] * 3
+        assert subtitle(app) == "steps 20–50"
+        assert app.session.shown is None
+        await press(pilot, "S")
+        assert shown_steps(app) == [(20.0, 50.0)] * 3  # a part that was chosen stays while the run goes on
+
+
+async def test_looking_back_beyond_what_is_shown_brings_it_into_view():
+    async with opened(size=(160, 48)) as (app, pilot):
+        await press(pilot, *["S"] * 6, "up", "comma", "home")
+        assert all(low <= 0 <= high for low, high in shown_steps(app))
 
 
 # ----- the command palette -----

@@ -82,3 +82,26 @@ async def test_the_whole_surface_of_the_coin_is_drawn_with_its_two_optima():
         found = app.screen.query_one(CoinMap)
         assert found.plot is not None and "◆" in "".join(strip.text for strip in found.plot.strips)
         assert found.found.best[0] > found.found.likelihood_best
+
+
+async def test_quitting_asks_only_where_something_would_be_lost(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    lesson = next(one for one in LESSONS if one.name == "wrong-posterior")
+    app = TinyVAE(Config(n=20, hidden=(4,)), run=False)
+    async with app.run_test(size=(120, 36)) as pilot:
+        assert not app.session.would_be_lost
+        app.begin(lesson.open)
+        assert app.session.share_string == "" and not app.session.would_be_lost  # nothing has been done yet
+        app.session.step_once()
+        await pilot.press("q")
+        await settled(pilot, lambda: isinstance(app.screen, Card))
+        app.screen.dismiss(0)
+        await settled(pilot, lambda: not isinstance(app.screen, Card))
+        assert not app._exit
+        app.action_export()
+        assert not app.session.would_be_lost
+        app.session.step_once()  # this one is not saved
+        await pilot.press("q")
+        await settled(pilot, lambda: isinstance(app.screen, Card))
+        app.screen.dismiss(1)
+        await settled(pilot, lambda: app._exit)

@@ -598,3 +598,19 @@ def test_the_latent_panel_gets_densities(dataset):
     if session.model.likelihood == "bernoulli":
         assert (view.decoded >= 0).all()
         assert (view.decoded <= 1).all()
+
+
+def test_the_run_before_a_branch_has_a_line_of_its_own():
+    session = Session(SMALL)
+    assert session.share_string_of_other == ""
+    for _ in range(6):
+        session.step_once()
+    theta = session.trainer.theta.copy()
+    session.look_at(3)
+    session.branch()
+    session.switch("theta")
+    session.step_once()
+    config, schedule, last = parse_share(session.share_string_of_other)
+    trainer = config.open().trainer
+    assert [record.step for record in scheduled_steps(trainer, schedule, last)][-1] == 6
+    assert trainer.theta.tobytes() == theta.tobytes()

@@ -10,9 +10,10 @@ from .fields import Contour, Heat, color_ramp, density_levels, heat_map
 from .frame import Look, Plot
 from .linechart import Band, Mark, Series, line_chart
 from .scatter import Curve, Points, plane
+from .window import Window
 
 __all__ = [
     "LINEAR", "LOG", "SYMLOG", "Band", "Canvas", "Charset", "Contour", "Curve", "Heat", "Look", "Mark", "Plot",
-    "Points", "Range", "Scale", "Series", "color_ramp", "density_levels", "heat_map", "line_chart", "mix", "plane",
-    "value_label",
+    "Points", "Range", "Scale", "Series", "Window", "color_ramp", "density_levels", "heat_map", "line_chart", "mix",
+    "plane", "value_label",
 ]  # fmt: skip

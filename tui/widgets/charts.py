@@ -9,11 +9,12 @@ from textual.message import Message
 
 from ..history import History
 from ..palette import background, colors, look
-from ..plots import LINEAR, LOG, SYMLOG, Band, Mark, Plot, Range, Scale, Series, line_chart, mix
+from ..plots import LINEAR, LOG, SYMLOG, Band, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
 from ..session import Session, View
 from .panel import Panel
 
-WINDOWS = (0, 2000, 500, 100)  # how many of the last steps a chart shows; 0 is all of them
+WHEEL = 1.5  # times as many steps, or as few, with each turn of the wheel
+PAN = 0.1  # of the width, with each turn sideways
 GUTTER = 7
 SMOOTH = 25  # steps
 
@@ -36,10 +37,12 @@ class StepChart(Panel):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self.window = self.scale = 0
+        self.window, self.scale = Window(), 0
         self.smoothed = self.SMOOTHED
         self.pointed: int | None = None
-        self._changed()
+        self._grabbed: int | None = None  # the column at which the mouse holds the chart
+        self._dragged = False
+        self.changed()
 
     def restart(self) -> None:
         self.y, self.x = Range(self.SCALES[self.scale]), Range()
@@ -52,17 +55,18 @@ class StepChart(Panel):
             self.step, self.clicked = step, clicked
 
     class Wheel(Message):
-        """The wheel was turned over a chart: zoom in (1) or out (−1)."""
+        """The wheel was turned over a chart: show `factor` times as many steps around the step `at`."""
 
-        def __init__(self, by: int):
+        def __init__(self, session: Session | None, factor: float, at: int | None):
             super().__init__()
-            self.by = by
+            self.session, self.factor, self.at = session, factor, at
 
-    def zoom(self, by: int = 1, around: bool = True) -> None:
-        """The next window: all steps, or fewer of the last ones; past the last it begins anew if `around`."""
-        window = self.window + by
-        self.window = window % len(WINDOWS) if around else min(max(window, 0), len(WINDOWS) - 1)
-        self._changed()
+    class Dragged(Message):
+        """The chart was dragged along x by a part of its width."""
+
+        def __init__(self, session: Session | None, part: float):
+            super().__init__()
+            self.session, self.part = session, part
 
     def point_at(self, step: int | None) -> None:
         """Show the values at this step in place of the latest."""
@@ -72,22 +76,40 @@ class StepChart(Panel):
     def smooth(self) -> None:
         """Running means over 25 steps, or the values themselves."""
         self.smoothed = not self.smoothed
-        self._changed()
+        self.changed()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        self.post_message(self.Pointed(self._step_at(event)))
+        if self._grabbed is None or self.plot is None:
+            self.post_message(self.Pointed(self._step_at(event)))
+        elif event.x != self._grabbed:
+            self.post_message(self.Dragged(self.session, (self._grabbed - event.x) / max(self.plot.columns, 1)))
+            self._grabbed, self._dragged = event.x, True
 
     def on_leave(self) -> None:
         self.post_message(self.Pointed(None))
 
-    def on_click(self, event: events.Click) -> None:
-        self.post_message(self.Pointed(self._step_at(event), clicked=True))
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.button == 1 and self.plot is not None:
+            self.capture_mouse()
+            self._grabbed, self._dragged = event.x, False
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        self.release_mouse()
+        if self._grabbed is not None and not self._dragged:
+            self.post_message(self.Pointed(self._step_at(event), clicked=True))
+        self._grabbed = None
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        self.post_message(self.Wheel(1))
+        self.post_message(self.Wheel(self.session, 1 / WHEEL, self._step_at(event)))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        self.post_message(self.Wheel(-1))
+        self.post_message(self.Wheel(self.session, WHEEL, self._step_at(event)))
+
+    def on_mouse_scroll_left(self, event: events.MouseScrollLeft) -> None:
+        self.post_message(self.Dragged(self.session, -PAN))
+
+    def on_mouse_scroll_right(self, event: events.MouseScrollRight) -> None:
+        self.post_message(self.Dragged(self.session, PAN))
 
     def _step_at(self, event: events.MouseEvent) -> int | None:
         at = event.get_content_offset(self)
@@ -97,11 +119,12 @@ class StepChart(Panel):
     def change_scale(self) -> None:
         """Linear or symlog."""
         self.scale = (self.scale + 1) % len(self.SCALES)
-        self._changed()
+        self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Another window, scale or smoothing: say so, and draw again."""
         self.restart()
-        words = [f"last {WINDOWS[self.window]} steps"] if self.window else []
+        words = [self.window.label] if self.window.label else []
         words += [self.SCALES[self.scale].kind] if self.scale else []
         words += [f"mean of {SMOOTH} steps"] if self.smoothed else []
         self.border_subtitle = ", ".join(words)
@@ -122,8 +145,6 @@ class StepChart(Panel):
             values = self._drawn(session.history, name, session)
             series.append(Series(label, steps, values, self.color(name, palette), connect=True))
         series += self.extra(session, palette)
-        # An axis of a fraction of a step would say nothing: show ten at least.
-        tail = WINDOWS[self.window] or (10 if session.step < 10 else 0)
         crosshair = (
             self.pointed if self.pointed is not None else view.step if session.shown is not None else None
         )
@@ -134,7 +155,7 @@ class StepChart(Panel):
             look=look(self),
             x=self.x,
             y=self.y,
-            window=(max(0.0, view.step - float(tail)), float(max(view.step, tail))) if tail else None,
+            window=self.window.ends(float(session.step), float(view.step)),
             band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
             crosshair=crosshair,
