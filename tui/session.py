@@ -381,23 +381,30 @@ class Session:
             pairs = (("log p", "log_px"), ("ELBO", "elbo"), ("KL to posterior", "kl_posterior"))
             changes = ", ".join(f"{name} {mine[t] - old[t]:+.4f}" for name, t in pairs).replace("-", "−")
             return f"This branch minus the old run at this step: {changes}."
-        steps = min(RECENT, step)
-        if steps == 0:
+        if step == 0:
             return "Nothing has been learned yet: q and the decoder are random."
+        row = self.history.row(step)
+        theta_on, phi_on = on = np.stack([self._moves("theta"), self._moves("phi")])[:, :step]
+        others = np.flatnonzero((on != on[:, -1:]).any(axis=0))  # steps with other switches than this one
+        steps = min(RECENT, step - (int(others[-1]) + 1 if len(others) else 0))
         change = {t: np.diff(self.history.column(t)[step - steps : step + 1]) for t in TERMS}
+        if not theta_on[-1]:
+            if not phi_on[-1]:
+                return "Both are frozen: nothing can move."
+            return "θ is frozen, log p stands still: each nat the ELBO gains, KL to the posterior loses."
+        if not phi_on[-1]:
+            if change["kl_posterior"].sum() > 0:
+                return "φ is frozen: q stays where it is while θ moves the posterior away from it."
+            return "φ is frozen: q and KL to the prior stand still, θ moves log p and the posterior."
         both = int(((change["elbo"] > 0) & (change["kl_posterior"] > 0)).sum())
-        if self.history.row(step)["theta_on"] and both >= max(1, steps // 10):
+        if both >= max(1, steps // 10):
             return (
                 f"In {both} of the last {steps} steps the ELBO and KL to the posterior both rose: θ outran φ."
             )
-        if self.history.row(step)["elbo"] > 0:
+        if row["elbo"] > 0:
             return "The ELBO is above 0: x is continuous, a density can exceed 1 and so its log can exceed 0."
         if change["kl_prior"].sum() > 0.01:
             return "KL to the prior rises: q spends nats on telling data points apart. That is learning, not a bug."
-        if not self.history.row(step)["theta_on"] and change["kl_posterior"].sum() < 0:
-            return "θ is frozen, log p stands still: each nat the ELBO gains, KL to the posterior loses."
-        if not self.history.row(step)["phi_on"] and change["kl_posterior"].sum() > 0:
-            return "φ is frozen: q stays where it is while θ moves the posterior away from it."
         return ""
 
     # ----- what must hold -----
@@ -409,9 +416,13 @@ class Session:
             self._lamp("φ frozen ⇒ KL to prior constant", "phi", "kl_prior"),
         )
 
+    def _moves(self, group: str) -> Array:
+        """Whether the group was to move in each step, (steps,)."""
+        on, steps = self.history.column(f"{group}_on")[1:], self.history.column(f"{group}_steps")[1:]
+        return np.asarray((on > 0) & (steps > 0))
+
     def _lamp(self, says: str, group: str, term: str) -> Lamp:
-        values, steps = self.history.column(term), self.history.column(f"{group}_steps")[1:]
-        frozen = (self.history.column(f"{group}_on")[1:] == 0) | (steps == 0)
+        values, frozen = self.history.column(term), ~self._moves(group)
         broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
         update = self.trainer.update
         now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0

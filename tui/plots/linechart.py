@@ -72,6 +72,7 @@ def line_chart(
     y_scale: Scale = LINEAR,
     window: tuple[float, float] | None = None,
     tail: float | None = None,
+    settled: float = -np.inf,
     band: Band | None = None,
     marks: Sequence[Mark] = (),
     crosshair: float | None = None,
@@ -84,7 +85,8 @@ def line_chart(
 
     The x axis shows `window`, or the last `tail` of x, or all data; `x` and `y` are the axes' `Range`s, kept by
     the caller from frame to frame (`y` brings its own scale, `y_scale` counts without it). `crosshair` draws a
-    line at that x, and the legend shows the values there in place of the latest.
+    line at that x, and the legend shows the values there in place of the latest. The y axis has room for what
+    lies at x >= `settled`; what was before may leave the plot.
     """
     curves = [_ordered(one) for one in series]
     y = y or Range(y_scale)
@@ -95,7 +97,7 @@ def line_chart(
     # The gutter depends on y, y on what is visible, and that on x alone: count the columns generously for a start.
     edges = np.linspace(*x_ends, max(width, 1) * look.canvas(0, 0).across + 1)
     visible = [decimate(xs, ys, edges) for xs, ys in curves]
-    shown = [ys[(xs >= x_ends[0]) & (xs <= x_ends[1])] for xs, ys in visible]
+    shown = [ys[(xs >= max(x_ends[0], settled)) & (xs <= x_ends[1])] for xs, ys in visible]
     shown += [np.zeros(1) for one in series if one.fill and y.scale.kind != "log"]
     y_all = np.concatenate([np.zeros(0), *shown])
     y_all = y_all[np.isfinite(y.scale.forward(y_all))]

@@ -14,6 +14,8 @@ from ..session import Session, View
 from .panel import Panel
 
 WHEEL = 1.5  # times as many steps, or as few, with each turn of the wheel
+# The first steps change by nats, all later ones by hundredths: the y axis is for those, or nothing could be seen.
+SETTLED, SETTLED_FROM = 0.05, 40
 PAN = 0.1  # of the width, with each turn sideways
 GUTTER = 7
 SMOOTH = 25  # steps
@@ -148,6 +150,8 @@ class StepChart(Panel):
         crosshair = (
             self.pointed if self.pointed is not None else view.step if session.shown is not None else None
         )
+        last, now = float(session.step), float(view.step)
+        first, end = self.window.ends(last, now) or (0.0, last)
         return line_chart(
             size.width,
             size.height,
@@ -155,7 +159,8 @@ class StepChart(Panel):
             look=look(self),
             x=self.x,
             y=self.y,
-            window=self.window.ends(float(session.step), float(view.step)),
+            window=self.window.ends(last, now),
+            settled=SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0,
             band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
             crosshair=crosshair,
