@@ -21,6 +21,8 @@ from .fused import FusedGradient
 Array = NDArray[np.floating]
 Layer = tuple[Array, Array]
 
+MANY = 32  # outputs from which on a sharper bound is worth its cost
+SECTORS = 64  # into which all directions on a plane are divided
 AT_ONCE = 512  # nodes that the decoder and its bounds take at once: what a processor's cache holds
 
 
@@ -204,19 +206,18 @@ class VAEJoint:
     def beyond(self, reach: float) -> Callable[[Array], Array]:
         """What log p_θ(x, z) cannot exceed where some |z_i| > reach: a function of x (n, D) -> (n,).
 
-        Interval arithmetic over half-lines; on a plane over strips beyond each side of the square, and corners.
-        A linear decoder has a single mode: what lies beyond falls off, and needs no bound.
+        Interval arithmetic over half-lines or, on a plane, over sectors |z| >= reach: in most directions most units
+        are saturated. A linear decoder has a single mode: what lies beyond falls off, and needs no bound.
         """
         first, *rest = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
         if not rest:
             return lambda x: np.full(len(x), -np.inf)
-        low, high = _regions_beyond(reach, self.latent_dim)
-        nearest = np.where(low > 0, low, np.where(high < 0, high, 0.0))
-        for M in (first, *rest):
-            if M is not first:
-                low, high = np.tanh(low), np.tanh(high)
+        low, high = _beyond_first_layer(first, reach)
+        for M in rest:
+            low, high = np.tanh(low), np.tanh(high)
             rising, falling = np.maximum(M[:-1], 0), np.minimum(M[:-1], 0)
             low, high = low @ rising + high @ falling + M[-1], high @ rising + low @ falling + M[-1]
+        log_prior = -0.5 * reach**2 - 0.5 * ops.LOG_2PI * self.latent_dim
 
         def bound(x: Array) -> Array:
             at = x[:, None]
@@ -225,7 +226,7 @@ class VAEJoint:
                 log_likelihood = np.maximum(*ends).sum(axis=-1)  # bits: the best logit is at one of the ends
             else:
                 log_likelihood = self.log_likelihood(at, np.clip(at, low, high))
-            return (log_likelihood + self.log_prior(nearest)).max(axis=1)
+            return np.asarray(log_likelihood.max(axis=1) + log_prior)
 
         return bound
 
@@ -255,33 +256,54 @@ class VAEJoint:
                 return np.minimum(rise, steepest) + of_prior, steepest, np.ones((len(x), 1))
 
             return bernoulli
-        steep = half * (np.abs(slope) + spread).sum(axis=0)
         log_std = self.model.log_noise_std(self.theta)
-        moves, steep = (np.sqrt(((m * np.exp(-log_std)) ** 2).sum(axis=1)) for m in (moves, steep))
+        scale = np.exp(-log_std)
+        of_spread = half * spread.sum(axis=0)
+        moves, known, spread_ = (
+            np.sqrt(((m * scale) ** 2).sum(axis=1))
+            for m in (moves, half * np.abs(slope).sum(axis=0), of_spread)
+        )
+        steep = known + spread_
         top = -np.broadcast_to(log_std, outputs.shape[1]).sum() - 0.5 * outputs.shape[1] * ops.LOG_2PI
+        b, along = outputs * scale, half * slope * scale  # (M, D), (L, M, D)
 
         def gaussian(x: Array, floor: Array) -> tuple[Array, Array, Array]:
             # −½ d², with d the distance of x from the mean in noise stds. A cube matters if d can shrink by its
             # `moves` m to some s with −½ s² + top + log p(z) >= floor; it then rises by ½ (s + m)² − ½ s².
             s = np.sqrt(2 * np.maximum(top + prior.max() - floor, 0.0))[:, None]
-            return s * moves + (0.5 * moves**2 + of_prior), steep[None], s + 1
+            rise, factor = s * moves + 0.5 * moves**2, s + 1
+            if outputs.shape[1] <= MANY:
+                return rise + of_prior, steep[None], factor
+            # It is concave in the mean, with gradient r = (x − mean)/σ in noise stds: what is known of the Jacobian
+            # keeps its sign, Σ over the axes of |r·slope|; only the spread meets the length of r.
+            a = x * scale
+            length = np.sqrt(
+                np.maximum((a * a).sum(axis=1)[:, None] - 2 * a @ b.T + (b * b).sum(axis=1), 0) + 1e-6
+            )
+            signed = length * spread_
+            for B in along:
+                signed += np.abs(a @ B.T - np.einsum("md,md->m", b, B))
+            steepest = np.minimum(factor * steep, signed + moves * steep)
+            return np.minimum(rise, signed) + of_prior, steepest, np.ones_like(factor)
 
         return gaussian
 
 
-def _regions_beyond(reach: float, dim: int) -> tuple[Array, Array]:
-    """Boxes (M, L) that cover all z with some |z_i| > reach; 1e200 stands for infinity, so that 0·∞ is 0."""
-    far = 1e200
-    if dim == 1:
-        return np.array([[reach], [-far]]), np.array([[far], [-reach]])
-    cuts = np.concatenate([[-far], np.linspace(-reach, reach, 17), [far]])
-    strip = np.stack([cuts[:-1], cuts[1:]], axis=1)  # (18, 2): where the other coordinate is
-    boxes = []
-    for side in ((reach, far), (-far, -reach)):
-        ends = np.broadcast_to(side, strip.shape)
-        boxes += [np.stack([ends, strip], axis=2), np.stack([strip, ends], axis=2)]  # (18, 2, L)
-    low, high = np.concatenate(boxes).swapaxes(0, 1)
-    return low, high
+def _beyond_first_layer(M: Array, reach: float) -> tuple[Array, Array]:
+    """Between what a first layer's sums lie where |z| >= reach: (K, width) each, for K half-lines or sectors.
+
+    With z = r u, |u| = 1, they are r (W·u) + b; 1e200 stands for infinity.
+    """
+    W, b, far = M[:-1], M[-1], 1e200
+    if len(W) == 1:
+        least = most = np.concatenate([W, -W])
+    else:  # W·u = |W| cos(the angle between them), over sectors of that angle
+        edges = np.linspace(0, 2 * np.pi, SECTORS + 1)[:, None] - np.arctan2(W[1], W[0])
+        ends, turns = np.cos(edges), edges / (2 * np.pi)
+        length, peaks, troughs = np.hypot(*W), np.floor(turns), np.floor(turns - 0.5)
+        most = length * np.where(peaks[1:] > peaks[:-1], 1.0, np.maximum(ends[1:], ends[:-1]))
+        least = length * np.where(troughs[1:] > troughs[:-1], -1.0, np.minimum(ends[1:], ends[:-1]))
+    return b + np.where(least < 0, -far, reach * least), b + np.where(most > 0, far, reach * most)
 
 
 @dataclass(frozen=True)

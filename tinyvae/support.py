@@ -21,7 +21,6 @@ from .quadrature import (
     Bools,
     Ints,
     Tiles,
-    grid,
     level_for,
     refinement,
     spacing,
@@ -29,6 +28,7 @@ from .quadrature import (
 )  # fmt: skip
 
 FIRST_LOOK = {1: 3, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane
+FINEST_LOOK = 40
 REACH = {1: 256, 2: 32}  # how far from 0 a look may go, after beginning with about |z| <= 8
 LOOK = 2**17  # nodes of one look; fewer if much is computed at each
 LOOK_NUMBERS = 2**22
@@ -142,8 +142,8 @@ class Ellipsoids:
 class Look:
     """For n data points, which nodes of a coarse grid stand for cells that may hold mass."""
 
-    active: Bools  # (n, G[, G])
-    first: int  # the first of the G nodes on each axis is first·h
+    active: Bools  # (n, G₁[, G₂])
+    first: Ints  # (L,): the first node on each axis is first·h
     h: float
 
     @cached_property
@@ -151,23 +151,24 @@ class Look:
         """How many, (n,)."""
         return self.active.reshape(len(self.active), -1).sum(axis=1)
 
-    def _tiles_of_nodes(self, side: float) -> tuple[Ints, Ints]:
-        """First and last tile that the cell of each of the G nodes touches, (G,)."""
-        nodes = self.first + np.arange(self.active.shape[1])
+    def _tiles_of_nodes(self, axis: int, side: float) -> tuple[Ints, Ints]:
+        """First and last tile that the cell of each of the G nodes along this axis touches, (G,)."""
+        nodes = self.first[axis] + np.arange(self.active.shape[1 + axis])
         cells = [np.floor((nodes + edge) * self.h / side).astype(int) for edge in (-0.5, 0.5)]
         return cells[0], cells[1]
 
     def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
-        first, last = self._tiles_of_nodes(side)
-        occupied: Bools = np.asarray(self.active[points].any(axis=0))
-        axes = range(occupied.ndim)
-        on = [np.flatnonzero(occupied.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
-        return np.array([first[k[0]] for k in on]), np.array([last[k[-1]] for k in on])
+        low, high = _reach_of(np.asarray(self.active[points].any(axis=0, keepdims=True)))
+        ends = [self._tiles_of_nodes(axis, side) for axis in range(low.shape[1])]
+        return (
+            np.array([first[k] for (first, _), k in zip(ends, low[0])]),
+            np.array([last[k] for (_, last), k in zip(ends, high[0])]),
+        )
 
     def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
-        first, last = self._tiles_of_nodes(side)
         chosen = self.active[points]
         for axis, (a, b) in enumerate(zip(low, high), start=1):
+            first, last = self._tiles_of_nodes(axis - 1, side)
             # A tile is chosen if any of its cells is active: if the count of active ones grows within it.
             ticks = np.arange(a, b + 1)
             begin, end = np.searchsorted(last, ticks, "left"), np.searchsorted(first, ticks, "right")
@@ -236,26 +237,34 @@ def scan(
     covers a bounded support), or when there could be some beyond it: beyond(points, reach) (n,), if given, is
     what the log densities cannot exceed there; and finer when a lattice fine enough for what was seen would
     be too coarse for what the density may do between the nodes, or when values rise above the ceilings drawn
-    from every second node. per_node says how many numbers the survey of a node takes.
+    from every second node. A finer look goes only where a cell was active; per_node says how many numbers the
+    survey of a node takes, and points whose cells are too many for one look part.
     """
     which, row = np.zeros((2, n), dtype=int)
     looks: list[Look] = []
-    start, resolved, top = np.zeros(n, dtype=int), np.zeros(n, dtype=bool), np.zeros(n)
+    start, resolved, top = np.zeros(n, dtype=int), np.ones(n, dtype=bool), np.zeros(n)
     least, drop = np.full(n, -(10**6)), drop_for(tolerance)
-    todo = [(np.arange(n), FIRST_LOOK[dim], 4 if bounded else int(np.ceil(np.sqrt(2 * drop))))]
+    most = min(LOOK, LOOK_NUMBERS // per_node)  # nodes of one look
+    reach = 4.0 if bounded else float(np.ceil(np.sqrt(2 * drop)))
+    # Points, level, the first and the last node along each axis, and whether that is the whole of the support.
+    todo = [(np.arange(n), FIRST_LOOK[dim], *_square(reach, FIRST_LOOK[dim], dim), not bounded)]
     while todo:
-        points, level, reach = todo.pop()
-        h, ticks = 0.5**level, np.arange(-reach * 2**level, reach * 2**level + 1)
-        tables_of, turn = survey(grid(ticks * h, dim), h / 2), max(1, TABLE // len(ticks) ** dim)
-        active = np.empty((len(points), *[len(ticks)] * dim), dtype=bool)
-        needs, (rough, surprised) = np.zeros(len(points)), np.zeros((2, len(points)), dtype=bool)
+        points, level, low, high, whole = todo.pop()
+        h, sides = 0.5**level, tuple(high - low + 1)
+        reach = float(high.max() * h)
+        axes = [np.arange(first, last + 1) * h for first, last in zip(low, high)]
+        nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)
+        tables_of, turn = survey(nodes, h / 2), max(1, TABLE // len(nodes))
+        active = np.empty((len(points), *sides), dtype=bool)
+        needs = np.zeros(len(points))
+        rough, surprised = np.zeros(len(points), dtype=bool), np.zeros(len(points), dtype=bool)
         for k in range(0, len(points), turn):
             part, some = slice(k, k + turn), points[k : k + turn]
             table, rises = tables_of(some)
             highest = table.argmax(axis=1)
             peak = table[np.arange(len(some)), highest]
             floor = peak - drop
-            shape = (len(some), *active.shape[1:])
+            shape = (len(some), *sides)
             start[some], top[some] = _level(table.reshape(shape), highest, peak, h, tolerance), peak
             if rises is None:
                 table = table.reshape(shape)
@@ -271,25 +280,67 @@ def scan(
                 least[some] = np.ceil(OCTAVE * (np.log2(steepest / RISE + 1e-9) + level))
                 rough[part] = least[some] > start[some] + OCTAVE
                 start[some] = np.maximum(start[some], least[some])
-            needs[part] = np.where(_touches_border(active[part]) & (not bounded), 2 * reach, 0)
+            if not whole:
+                continue
+            needs[part] = np.where(_touches_border(active[part]), 2 * reach, 0)
             if beyond is not None:  # the prior falls off like −½ reach²
                 above = beyond(some, reach) - floor
                 prior_needs = np.sqrt(reach**2 + 2 * np.clip(above, 0, 1e9)) + 0.5
                 needs[part] = np.maximum(needs[part], np.where(above < 0, 0, prior_needs))
-        more = (2 * len(ticks)) ** dim <= min(LOOK, LOOK_NUMBERS // per_node)
         outside = needs > 0
-        wider = outside & (2 * reach <= REACH[dim]) & more
-        finer = (rough | surprised) & ~wider & more
+        furthest = min(REACH[dim], (most ** (1 / dim) - 1) / 2 * h)
+        further = float(np.floor(min(2 * reach, np.ceil(needs.max()), furthest)))
+        wider: Bools = outside & (further > reach)
+        resolved[points[outside & ~wider]] = False
+        finer = (rough | surprised) & ~wider & (level < FINEST_LOOK)
         if wider.any():
-            todo.append((points[wider], level, min(2 * reach, int(np.ceil(needs[wider].max())))))
-        todo += [(points[finer], level + 1, reach)] if finer.any() else []
-        if not (done := ~(wider | finer)).any():
+            todo.append((points[wider], level, *_square(further, level, dim), True))
+        for rows, box in _boxes(active, low, np.flatnonzero(finer), most):
+            todo.append((points[rows], level + 1, *box, False))
+            wider[rows] = True  # not yet done
+        if wider.all():
             continue
+        done: Bools = np.array(~wider, ndmin=1)
         rows = points[done]
         which[rows], row[rows] = len(looks), np.arange(len(rows))
-        resolved[rows] = ~(surprised | outside)[done]
-        looks.append(Look(active if done.all() else active[done], int(ticks[0]), h))
+        resolved[rows] &= ~surprised[done]
+        looks.append(Look(active if done.all() else active[done], low, h))
     return Seen(looks, which, row, start, least, resolved, top)
+
+
+def _square(reach: float, level: int, dim: int) -> tuple[Ints, Ints]:
+    """First and last node of a look at |z_i| <= reach, (L,) each."""
+    last = np.full(dim, int(np.ceil(reach * 2**level)))
+    return -last, last
+
+
+def _reach_of(active: Bools) -> tuple[Ints, Ints]:
+    """The first and the last active node of each point along each axis, (n, L); all of them where none is."""
+    axes = range(1, active.ndim)
+    ends = []
+    for axis in axes:
+        on: Bools = np.asarray(active.any(axis=tuple(a for a in axes if a != axis)))
+        ends.append((on.argmax(axis=1), on.shape[1] - 1 - on[:, ::-1].argmax(axis=1)))
+    return np.stack([first for first, _ in ends], axis=1), np.stack([last for _, last in ends], axis=1)
+
+
+def _boxes(active: Bools, low: Ints, rows: Ints, most: int) -> Iterator[tuple[Ints, tuple[Ints, Ints]]]:
+    """The rows of `active` in groups, with the box that a look at half the spacing needs for the group's cells.
+
+    Rows part, at the middle of the axis along which they lie furthest apart, until a box has at most `most`
+    nodes. A row that alone needs more is left out.
+    """
+    if not len(rows):
+        return
+    first, last = _reach_of(active[rows])
+    box = 2 * (low + first.min(axis=0)) - 1, 2 * (low + last.max(axis=0)) + 1
+    if np.prod((box[1] - box[0] + 1).astype(float)) <= most:
+        yield rows, box
+    elif len(rows) > 1:
+        middle = first + last
+        order = np.argsort(middle[:, np.argmax(np.ptp(middle, axis=0))], kind="stable")
+        for half in np.array_split(rows[order], 2):
+            yield from _boxes(active, low, half, most)
 
 
 def _at(ndim: int, axis: int, part: slice | int) -> tuple[slice | int, ...]:
@@ -360,10 +411,10 @@ def _narrowest(table: Array, highest: Ints, h: float) -> Array:
 
     On a plane the sharpest direction may be oblique; its curvature is at most the sum along the axes.
     """
-    (n, G), dim = table.shape[:2], table.ndim - 1
+    n, dim = len(table), table.ndim - 1
     flat, total, start = table.reshape(n, -1), np.ones(n), np.arange(n)
-    for stride in (1, G)[:dim]:
-        k = np.clip(highest, stride, G**dim - 1 - stride)
+    for stride in (1, table.shape[-1])[:dim]:
+        k = np.clip(highest, stride, flat.shape[1] - 1 - stride)
         bend = 2 * flat[start, k] - flat[start, k - stride] - flat[start, k + stride]
         total += np.maximum(bend / h**2 - 1, 0.0)
     return 1 / np.sqrt(total)

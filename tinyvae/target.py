@@ -18,8 +18,8 @@ from .support import LOG_ZERO, Tables, scan, to_support
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
 KEEP = 2**24  # numbers in tables of the posteriors that are kept; others are computed again when needed
-Factors = tuple[Array, Array]
-KNOWN = 2**23  # numbers in the factors of decoded tiles that are kept, for each level
+Factors = tuple[Array, Any]  # what the likelihood needs from K tiles, (K, ·) and K times (T, ·)
+KNOWN = 2**23  # numbers in the factors of decoded tiles that are kept
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
 
 
@@ -115,8 +115,9 @@ class Target:
         self.joint: Joint = model.joint(theta)
         self.x = as_data(x)
         self.tolerance = check_tolerance(tolerance, self.joint.latent_dim)
-        # The tiles that were decoded, by level: their keys and the factors of the likelihood.
-        self._known: dict[int, tuple[Ints, Array, Array]] = {}
+        # The tiles that were decoded, by level and corner: the factors of the likelihood.
+        self._known: dict[int, dict[tuple[int, ...], tuple[Array, Array]]] = {}
+        self._room_for_tiles = KNOWN
         dim, n = self.joint.latent_dim, len(self.x)
         bounded = bool(np.isfinite(self.joint.support[0]))
         each = self.tolerance / INTEGRALS
@@ -212,29 +213,22 @@ class Target:
 
     def _factors_of(self, tiles: Tiles, some: slice) -> Factors:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
-        corner = tiles.corner[some]
-        key = corner[:, 0] if tiles.dim == 1 else (corner[:, 0] << 32) + corner[:, 1]
-        known, centre, right = self._known.get(
-            tiles.level, (key[:0], np.zeros(0), np.zeros(0))
-        )  # sorted by key
-        at = np.searchsorted(known, key)
-        if len(known) and (known[np.minimum(at, len(known) - 1)] == key).all():
-            return centre[at], right[at]
-        new = ~np.isin(key, known)
-        z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
-        outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
-        more = self._node_factors(outputs)
-        if len(known):
-            more = np.concatenate([centre, more[0]]), np.concatenate([right, more[1]])
-        known = np.concatenate([known, key[new]])
-        order = np.argsort(known)
-        known, centre, right = known[order], more[0][order], more[1][order]
-        if right.size <= KNOWN:
-            self._known[tiles.level] = known, centre, right
-        at = np.searchsorted(known, key)
-        return centre[at], right[at]
+        known = self._known.setdefault(tiles.level, {})
+        keys = [tuple(corner) for corner in tiles.corner[some].tolist()]
+        new = [k for k, key in enumerate(keys) if key not in known]
+        fresh: dict[tuple[int, ...], tuple[Array, Array]] = {}
+        if new:
+            z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
+            outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
+            centres, rights = self._node_factors(outputs)
+            fresh = {keys[k]: found for k, found in zip(new, zip(centres, rights))}
+            self._room_for_tiles -= rights.size
+            if self._room_for_tiles > 0:
+                known.update(fresh)
+        factors = [known.get(key) or fresh[key] for key in keys]
+        return np.array([centre for centre, _ in factors]), [right for _, right in factors]
 
-    def _node_factors(self, outputs: Array) -> Factors:
+    def _node_factors(self, outputs: Array) -> tuple[Array, Array]:
         """What the likelihood needs from nodes, for outputs (K, T, ·)."""
         if hasattr(self.joint, "node_factors"):
             return self.joint.node_factors(outputs)
@@ -270,12 +264,13 @@ class Target:
         centre, rights = block.factors
         centres = np.repeat(centre, np.diff(block.starts), axis=0)
         left = self.joint.data_factors(block.x[block.rows], centres)  # type: ignore[attr-defined]
-        if of_node is not None:  # the column of right that meets a 1
-            rights = rights.copy()
-            rights[..., 0] += of_node
         if of_point is not None:
             left[:, 1] -= of_point[block.rows]
-        for (first, last), right in zip(pairwise(block.starts.tolist()), rights):
+        for k, (first, last) in enumerate(pairwise(block.starts.tolist())):
+            right = rights[k]
+            if of_node is not None:
+                right = right.copy()
+                right[:, 0] += of_node[k]  # the column that meets a 1
             yield slice(first, last), left[first:last], right
 
     def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:

@@ -634,3 +634,41 @@ def test_tables_of_q_that_are_kept_change_no_bit(dataset):
     for record in trainer.steps(12):
         fresh = tv.decompose(model, trainer.theta, trainer.phi, x).mean()
         assert fresh == record.terms
+
+
+# ----- what makes the look for the mass safe -----
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("latent_dim", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_beyond_the_look_exceeds_the_ceiling_drawn_there(seed, latent_dim, likelihood):
+    model, theta, _, x = random_setting(latent_dim, seed, scale=1.5, likelihood=likelihood)
+    joint, r = model.joint(theta), np.random.default_rng(seed)
+    reach = 2.0 + seed
+    direction = r.standard_normal((20_000, latent_dim))
+    z = direction / np.abs(direction).max(axis=1, keepdims=True) * (reach + r.exponential(3.0, (20_000, 1)))
+    seen = joint.log_likelihood(x[:, None], joint.outputs(z)) + joint.log_prior(z)
+    assert (seen <= joint.beyond(reach)(x)[:, None] + 1e-9).all()
+
+
+@pytest.mark.parametrize("outputs", [3, 40])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("latent_dim", [1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_within_a_cell_exceeds_the_ceiling_drawn_from_its_node(seed, latent_dim, likelihood, outputs):
+    model, theta, _, x = random_setting(latent_dim, seed, scale=1.5, likelihood=likelihood, D=outputs)
+    joint, r, half = model.joint(theta), np.random.default_rng(seed), 0.15
+    z = r.uniform(-3, 3, (60, latent_dim))
+    at_nodes = joint.log_likelihood(x[:, None], joint.outputs(z)) + joint.log_prior(z)
+    floor = at_nodes.max(axis=1) - 30
+    rise, steep, factor = joint.rises(z, half, joint.outputs(z))(x, floor)
+    for part in (1.0, 0.3):
+        near = z[:, None] + part * half * r.uniform(-1, 1, (60, 200, latent_dim))
+        flat = near.reshape(-1, latent_dim)
+        log_likelihood = joint.log_likelihood(x[:, None], joint.outputs(flat)).reshape(len(x), 60, 200)
+        highest = (log_likelihood + joint.log_prior(flat).reshape(60, 200)).max(axis=2)
+        matters = highest >= floor[:, None]
+        assert matters.any() and (highest <= at_nodes + rise + 1e-9)[matters].all()
+        moved = np.abs(log_likelihood - log_likelihood[..., :1]).max(axis=2)
+        assert (moved <= 2 * part * steep * factor + 1e-9)[matters].all()
