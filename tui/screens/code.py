@@ -15,7 +15,8 @@ from textual.widgets import Static
 
 from tinyvae import Target, Trainer, decompose, decomposition, ops, target
 from tinyvae.fused import FusedGradient
-from tinyvae.model import Gaussian, VAEJoint
+from tinyvae.joint import VAEJoint
+from tinyvae.model import Gaussian
 
 from ..palette import NAMES, colors
 
