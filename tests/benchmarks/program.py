@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyvae.runs import Config
 from tui.app import TinyVAE
-from tui.history import History
+from tui.history import MAX_SNAPSHOTS, History
 from tui.session import Session
 
 from .timing import ratio, side_by_side, table
@@ -121,20 +121,20 @@ def fill(history: History) -> None:
         history._length += 1
 
 
-def bytes_per_step() -> tuple[float, int]:
-    """Memory that grows with each recorded step, and what the columns take of it."""
+def bytes_per_step() -> tuple[int, float, float]:
+    """What the columns take for a step, what all else takes, and the megabytes of the most snapshots there can be."""
     session = Session(Config(evaluate_every=0), speed=np.inf)
-    for _ in range(5000):
-        session.step_once()
+    history = session.history
     tracemalloc.start()
-    session.history._rows = np.concatenate([session.history._rows, np.empty_like(session.history._rows)])
-    before = tracemalloc.get_traced_memory()[0]
-    held = session.history._rows.nbytes
+    for _ in range(2000):
+        session.step_once()
+    before, kept = tracemalloc.get_traced_memory()[0] - history._rows.nbytes, len(history.snapshots)
     for _ in range(20_000):
         session.step_once()
-    grown = tracemalloc.get_traced_memory()[0] - before - (session.history._rows.nbytes - held)
+    after, more = tracemalloc.get_traced_memory()[0] - history._rows.nbytes, len(history.snapshots) - kept
     tracemalloc.stop()
-    return grown / 20_000, session.history.bytes_per_step
+    one = 3 * (session.trainer.theta.nbytes + session.trainer.phi.nbytes)  # with both moments
+    return history.bytes_per_step, (after - before - more * one) / 20_000, MAX_SNAPSHOTS * one / 1e6
 
 
 def tables(quick: bool) -> Iterator[str]:
@@ -168,8 +168,9 @@ def tables(quick: bool) -> Iterator[str]:
          f"{np.median(start['app']):.2f} ({ratio(start['app'], start['imports']):.2f}×)"],
         ["`tinyvae --help`, s", f"{np.median(start['help']):.2f}"],
     ]  # fmt: skip
-    grown, columns = bytes_per_step()
-    rows.append(["bytes a recorded step: the columns, and all else", f"{columns}, {grown:.0f}"])
+    columns, grown, snapshots = bytes_per_step()
+    rows.append(["bytes a recorded step: the columns, and all else", f"{columns}, {grown:.1f}"])
+    rows.append(["MB of all snapshots for rewinding, at most", f"{snapshots:.1f}"])
     for name, took in redraws().items():
         rows.append([f"a frame with {RECORDS:,} steps recorded, {name}, ms", f"{1e3 * np.median(took):.0f}"])
     yield table(
