@@ -22,7 +22,7 @@ class FusedGradient:
         self.grads_decoder = networks.matrices(self.grad_theta, model.decoder_sizes)
         self.lower = ops.strictly_lower(model.latent_dim) if model.covariance == "full" else []
         self.noise, self.spread = np.empty((2, model.latent_dim, samples, batch))
-        self.std, self.kl_slope = np.empty((2, model.latent_dim, batch))
+        self.std = np.empty((model.latent_dim, batch))
         self.residual = np.empty((model.data_dim, samples, batch))
 
     def __call__(self, theta, phi, x, eps, want_theta=True, want_phi=True, want_terms=True):
@@ -65,16 +65,12 @@ class FusedGradient:
         # Backward through the decoder: weights of θ if wanted, down to z if φ is wanted.
         g_z = self.decoder.backward(g, self.grads_decoder if want_theta else None, to_input=want_phi)
         if want_phi:  # through z = mean + C eps, and through the closed-form KL (see ops.gaussian_kl)
-            g_z, g_q, kl_slope = g_z.reshape(L, S, B), self.encoder.g_output, self.kl_slope
+            g_z, g_q = g_z.reshape(L, S, B), self.encoder.g_output
             for k, (i, j) in enumerate(self.lower):
                 g_q[2 * L + k] = (g_z[i] * noise[j]).sum(axis=0) - lower[k] / B
             spread *= g_z
-            np.multiply(mean, 1 / B, out=kl_slope)
-            np.subtract(_over_samples(g_z), kl_slope, out=g_q[:L])
-            np.multiply(std, std, out=kl_slope)
-            kl_slope -= 1.0
-            kl_slope *= 1 / B
-            np.subtract(_over_samples(spread), kl_slope, out=g_q[L : 2 * L])
+            np.subtract(_over_samples(g_z), mean / B, out=g_q[:L])
+            np.subtract(_over_samples(spread), (std * std - 1) / B, out=g_q[L : 2 * L])
             self.encoder.backward(g_q, self.grads_encoder, to_input=False)
         return *terms, self.grad_theta if want_theta else None, self.grad_phi if want_phi else None
 

@@ -171,7 +171,9 @@ class Trainer:
         self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size)
         self.gradients = _one_of("gradients", gradients, ("fused", "autograd"))
         self.tolerance = check_tolerance(tolerance, model.latent_dim)
-        limit = evaluation_points or EVALUATION_POINTS[model.latent_dim]
+        limit = EVALUATION_POINTS[model.latent_dim]
+        if evaluation_points is not None:
+            limit = _whole("evaluation_points", evaluation_points, 1)
         self.evaluation_x = self.x
         if len(self.x) > limit:
             chosen = self._stream(EVALUATION).choice(len(self.x), limit, replace=False)

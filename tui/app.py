@@ -91,8 +91,9 @@ class TinyVAE(App[None]):
         self.set_interval(1 / self.fps, self.paint)
         self.train()
         self.call_after_refresh(self.paint)
-        gc.freeze()  # what is loaded by now stays: going through it again and again cost up to 0.1 s a time
-        gc.enable()
+        if not gc.isenabled():  # cli.py turned it off for the start
+            gc.freeze()  # what is loaded by now stays: going through it again and again cost up to 0.1 s a time
+            gc.enable()
 
     # ----- the engine and the screen share one thread -----
 

@@ -582,6 +582,7 @@ BAD = [
     ({"batch_size": 0}, "batch_size: expected a whole number >= 1, got 0"),
     ({"batch_size": True}, "batch_size: expected a whole number >= 1, got True"),
     ({"samples": 0}, "samples: expected a whole number >= 1, got 0"),
+    ({"evaluation_points": 0}, "evaluation_points: expected a whole number >= 1, got 0"),
     ({"evaluate_every": -1}, "evaluate_every: expected a whole number >= 0, got -1"),
     ({"learning_rate": 0}, "learning_rate: expected a number > 0, got 0"),
     ({"learning_rate": -1e-3}, "learning_rate: expected a number > 0, got -0.001"),
