@@ -33,12 +33,6 @@ def tables(quick: bool) -> Iterator[str]:
         plain_tolerance = 1e-9 if latent == 1 else 1e-6
         rows = []
         for name, values in sweeps.items():
-            if latent == 2:  # the same sweeps, as far as they end within minutes
-                values = [
-                    v
-                    for v in values
-                    if not (name == "points" and v > 1024) and not (name == "tolerance" and v < 1e-9)
-                ]
             cost = []
             for value in values:
                 at = {**plain, name: value} if name != "tolerance" else plain
