@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -103,3 +107,39 @@ def test_ascii_where_the_locale_has_nothing_else(terminals):
     assert not re.search("[\u2801-\u28ff]", text)
     terminal.send("q")
     assert terminal.wait_for_the_end() == 0
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_the_program_in_tmux(tmp_path):
+    """A terminal that somebody else wrote: what tmux draws of the app after some keys."""
+    socket = str(tmp_path / "socket")
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "LC_ALL")}
+    environment["LANG"] = "C.UTF-8"
+
+    def tmux(*arguments: str) -> str:
+        made = subprocess.run(
+            ["tmux", "-u", "-S", socket, *arguments],
+            capture_output=True, text=True, check=True, timeout=20, env=environment,
+        )  # fmt: skip
+        return made.stdout
+
+    def screen_with(*words: str) -> str:
+        for _ in range(150):
+            if all(word in (screen := tmux("capture-pane", "-p", "-t", "t")) for word in words):
+                return screen
+            time.sleep(0.2)
+        raise AssertionError(f"{words} did not appear in\n{screen}")
+
+    command = shlex.join([sys.executable, "-m", "tinyvae", *QUICK])
+    tmux("-f", "/dev/null", "new-session", "-d", "-s", "t", "-x", "140", "-y", "42", f"{command}; sleep 60")
+    try:
+        screen_with("log pθ(x)", "θ ● training", "▶")
+        tmux("send-keys", "-t", "t", "t")
+        screen_with("θ ○ frozen", "✓ θ frozen ⇒ log p constant in all")
+        tmux("send-keys", "-t", "t", "Space", "Up")
+        lines = screen_with("‖ paused", "last").splitlines()
+        assert len(lines) == 42 and any(0x2800 < ord(c) < 0x2900 for c in "".join(lines))
+        tmux("send-keys", "-t", "t", "q")
+        assert "the same run again: tinyvae --share" in screen_with("log_px", "--share")
+    finally:
+        tmux("kill-server")
