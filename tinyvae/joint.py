@@ -16,7 +16,7 @@ from . import networks, ops
 Array = NDArray[np.floating]
 
 AT_ONCE = 512  # nodes that the decoder and its bounds take at once: what a processor's cache holds
-MANY = 32  # outputs from which on a sharper bound is worth its cost
+MANY = 32  # outputs from which on a sharper bound is worth its cost on a line, where nodes are cheap
 SECTORS = 64  # into which all directions on a plane are divided
 
 
@@ -181,7 +181,7 @@ class VAEJoint:
             # `moves` m to some s with −½ s² + top + log p(z) >= floor; it then rises by ½ (s + m)² − ½ s².
             s = np.sqrt(2 * np.maximum(top + prior.max() - floor, 0.0))[:, None]
             rise, factor = s * moves + 0.5 * moves**2, s + 1
-            if outputs.shape[1] <= MANY:
+            if self.latent_dim == 1 and outputs.shape[1] <= MANY:
                 return rise + of_prior, steep[None], factor
             # It is concave in the mean, with gradient r = (x − mean)/σ in noise stds: what is known of the Jacobian
             # keeps its sign, Σ over the axes of |r·slope|; only the spread meets the length of r.
