@@ -199,8 +199,8 @@ def certify(
     lattice; on a plane, where nodes are dear, those that can do with a coarser one take it, if they are many.
     A point that is over the budget at its first level begins coarser.
     """
-    # Only every second level is used, and few points go apart: so two similar models share their levels, and
-    # with them the tables of q.
+    # The few finest go apart only where they are more than an octave finer: then two similar models have their
+    # points at the same levels, and share the tables of q.
     step, most = OCTAVE // 2, np.sort(start)[int(0.98 * (len(start) - 1))]
     common = int(start.max()) if start.max() <= most + OCTAVE else int(most)
     level = common + step * -((common - start) // step)

@@ -295,12 +295,12 @@ def scan(
         finer = (rough | surprised) & ~wider & (level < FINEST_LOOK)
         if wider.any():
             todo.append((points[wider], level, *_square(further, level, dim), True))
+        done: Bools = np.array(~wider, ndmin=1)
         for rows, box in _boxes(active, low, np.flatnonzero(finer), most):
             todo.append((points[rows], level + 1, *box, False))
-            wider[rows] = True  # not yet done
-        if wider.all():
+            done[rows] = False
+        if not done.any():
             continue
-        done: Bools = np.array(~wider, ndmin=1)
         rows = points[done]
         which[rows], row[rows] = len(looks), np.arange(len(rows))
         resolved[rows] &= ~surprised[done]

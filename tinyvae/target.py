@@ -103,6 +103,12 @@ class _Block(NamedTuple):
     starts: Ints  # of each tile's pairs
 
 
+def _one_tile(x: Array, factors: Factors) -> _Block:
+    """All data points on one tile."""
+    n = len(x)
+    return _Block(slice(0, 1), slice(0, n), x, factors, np.arange(n), np.array([0, n]))
+
+
 class Target:
     """log p_θ(x) and p_θ(z|x) for the data points x (N, D) at one θ, with certified errors.
 
@@ -149,11 +155,9 @@ class Target:
             rises = self.joint.rises(z, half, outputs) if hasattr(self.joint, "rises") else None
 
         def tables(points: Ints) -> Tables:
-            x, n = self.x[points], len(points)
-            block = _Block(slice(0, 1), slice(0, n), x, factors, np.arange(n), np.array([0, n]))
-            table = np.empty((len(points), len(z)))
+            x, table = self.x[points], np.empty((len(points), len(z)))
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                self._fill(table, block, log_prior[None])
+                self._fill(table, _one_tile(x, factors), log_prior[None])
             return _no_nan(table), None if rises is None else partial(rises, x)
 
         return tables
@@ -340,9 +344,7 @@ class Target:
         z = np.asarray(z, dtype=float).reshape(-1, self.joint.latent_dim)
         x = self.x[points]
         log_likelihood = np.empty((len(x), len(z)))
-        factors, n = self._node_factors(self.joint.outputs(z)[None]), len(x)
-        block = _Block(slice(0, 1), slice(0, n), x, factors, np.arange(n), np.array([0, n]))
-        self._fill(log_likelihood, block)
+        self._fill(log_likelihood, _one_tile(x, self._node_factors(self.joint.outputs(z)[None])))
         return log_likelihood + self.joint.log_prior(z) - self.log_px[points][:, None]
 
     def posterior_density(self, z: Any, points: Any = slice(None)) -> Array:

@@ -308,10 +308,10 @@ class TinyVAE(App[None]):
         self.panels.next_span()
 
     def action_zoom_by(self, factor: float) -> None:
-        self.panels.zoom(factor, self.session)
+        self.panels.zoom(factor)
 
     def action_pan(self, part: float) -> None:
-        self.panels.pan(part, self.session)
+        self.panels.pan(part)
 
     def action_smooth(self) -> None:
         for chart in self.panels.charts:

@@ -189,7 +189,7 @@ class Session:
         self.planned: list[tuple[int, Settings]] = []  # changes of a shared run that are still to come
         self.until: int | None = None  # where a shared run or a lesson's phase waits
         self.shown: int | None = None
-        self._exported = (0, 0)  # of which history, up to which step
+        self._exported = 0  # up to which step the records were saved
         self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
         evaluation = self.trainer.evaluate()
         self.history = History(
@@ -328,7 +328,7 @@ class Session:
         self.gaps = {at: split for at, split in self.gaps.items() if at <= step}
         self.trainer.restore(self.replayer.snapshot())
         self.history.events.append(Event(step, "branch"))
-        self.shown, self.stopped, self.planned = None, "", []
+        self.shown, self.stopped, self.planned, self._exported = None, "", [], 0
         self._replayed = (-1, self._replayed[1])
         return True
 
@@ -448,7 +448,7 @@ class Session:
     @property
     def would_be_lost(self) -> bool:
         """Whether closing now would lose steps that no line of text brings back and no export has saved."""
-        return self.step > 0 and not self.share_string and self._exported != (id(self.history), self.step)
+        return not self.share_string and self._exported != self.step
 
     def export_records(self, folder: Path) -> None:
         """All records so far as records.csv, .jsonl and .npz, and the share string; NaN is empty or null."""
@@ -464,4 +464,4 @@ class Session:
         np.savez(folder / "records.npz", **columns)
         if self.share_string:
             (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")
-        self._exported = id(self.history), self.step
+        self._exported = self.step

@@ -454,6 +454,7 @@ async def test_looking_back_beyond_what_is_shown_brings_it_into_view():
     async with opened(size=(160, 48)) as (app, pilot):
         await press(pilot, *["S"] * 6, "up", "comma", "home")
         assert all(low <= 0 <= high for low, high in shown_steps(app))
+        assert subtitle(app) == "steps 0–30"
 
 
 # ----- the command palette -----

@@ -102,7 +102,10 @@ async def test_quitting_asks_only_where_something_would_be_lost(monkeypatch, tmp
         assert not app._exit
         app.action_export()
         assert not app.session.would_be_lost
-        app.session.step_once()  # this one is not saved
+        app.session.look_at(0)
+        app.session.branch()
+        app.session.step_once()  # the same step again, of a branch that is not saved
+        assert app.session.would_be_lost
         await pilot.press("q")
         await settled(pilot, lambda: isinstance(app.screen, Card))
         app.screen.dismiss(1)

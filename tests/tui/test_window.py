@@ -54,5 +54,7 @@ def test_a_window_at_the_end_follows_and_one_before_it_stays(last, more):
 @given(LASTS, MOVES, PARTS)
 def test_what_somebody_looks_back_at_is_always_shown(last, moves, part):
     now = min(round(part * last), last - 1)
-    ends = moved(moves, last).ends(last, now)
+    window = moved(moves, last)
+    window.reveal(now)
+    ends = window.ends(last, now)
     assert ends is None or ends[0] <= now <= ends[1]

@@ -20,9 +20,12 @@ class Window:
         if self.span is None:
             return None if last >= LEAST else (0.0, LEAST)
         end = now if self.end is None else min(self.end, last)
-        if not end - self.span <= now <= end and now != last:  # who looks back wants to see what he looks at
-            end = now + self.span / 2
         return max(0.0, end - self.span), max(end, self.span)
+
+    def reveal(self, now: float) -> None:
+        """Move a part that stays so that it has `now` in it: who looks back wants to see what he looks at."""
+        if self.span is not None and self.end is not None and not self.end - self.span <= now <= self.end:
+            self.end = round(max(now + self.span / 2, self.span))
 
     def follow(self, span: float | None) -> None:
         """The newest `span`, or all."""

@@ -34,7 +34,7 @@ class NewRun(Form):
 
     def accept(self, changes: dict[str, Any]) -> Config:
         config = replace(self.config, **changes)
-        config.open().trainer.evaluate()  # what is wrong with it is said here, and the present run goes on
+        config.open()  # what is wrong with it is said here, and the present run goes on
         return config
 
 

@@ -59,16 +59,16 @@ class StepChart(Panel):
     class Wheel(Message):
         """The wheel was turned over a chart: show `factor` times as many steps around the step `at`."""
 
-        def __init__(self, session: Session | None, factor: float, at: int | None):
+        def __init__(self, factor: float, at: int | None):
             super().__init__()
-            self.session, self.factor, self.at = session, factor, at
+            self.factor, self.at = factor, at
 
     class Dragged(Message):
         """The chart was dragged along x by a part of its width."""
 
-        def __init__(self, session: Session | None, part: float):
+        def __init__(self, part: float):
             super().__init__()
-            self.session, self.part = session, part
+            self.part = part
 
     def point_at(self, step: int | None) -> None:
         """Show the values at this step in place of the latest."""
@@ -84,7 +84,7 @@ class StepChart(Panel):
         if self._grabbed is None or self.plot is None:
             self.post_message(self.Pointed(self._step_at(event)))
         elif event.x != self._grabbed:
-            self.post_message(self.Dragged(self.session, (self._grabbed - event.x) / max(self.plot.columns, 1)))
+            self.post_message(self.Dragged((self._grabbed - event.x) / max(self.plot.columns, 1)))
             self._grabbed, self._dragged = event.x, True
 
     def on_leave(self) -> None:
@@ -102,16 +102,16 @@ class StepChart(Panel):
         self._grabbed = None
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        self.post_message(self.Wheel(self.session, 1 / WHEEL, self._step_at(event)))
+        self.post_message(self.Wheel(1 / WHEEL, self._step_at(event)))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        self.post_message(self.Wheel(self.session, WHEEL, self._step_at(event)))
+        self.post_message(self.Wheel(WHEEL, self._step_at(event)))
 
     def on_mouse_scroll_left(self, event: events.MouseScrollLeft) -> None:
-        self.post_message(self.Dragged(self.session, -PAN))
+        self.post_message(self.Dragged(-PAN))
 
     def on_mouse_scroll_right(self, event: events.MouseScrollRight) -> None:
-        self.post_message(self.Dragged(self.session, PAN))
+        self.post_message(self.Dragged(PAN))
 
     def _step_at(self, event: events.MouseEvent) -> int | None:
         at = event.get_content_offset(self)
@@ -126,12 +126,21 @@ class StepChart(Panel):
     def changed(self) -> None:
         """Another window, scale or smoothing: say so, and draw again."""
         self.restart()
+        self._say()
+        self.plot = None
+        self.refresh()
+
+    def show(self, view: View, session: Session) -> None:
+        if session.shown is not None:
+            self.window.reveal(float(view.step))
+            self._say()
+        super().show(view, session)
+
+    def _say(self) -> None:
         words = [self.window.label] if self.window.label else []
         words += [self.SCALES[self.scale].kind] if self.scale else []
         words += [f"mean of {SMOOTH} steps"] if self.smoothed else []
         self.border_subtitle = ", ".join(words)
-        self.plot = None
-        self.refresh()
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         palette, ground = colors(self), background(self)
@@ -151,7 +160,8 @@ class StepChart(Panel):
             self.pointed if self.pointed is not None else view.step if session.shown is not None else None
         )
         last, now = float(session.step), float(view.step)
-        first, end = self.window.ends(last, now) or (0.0, last)
+        ends = self.window.ends(last, now)
+        first, end = ends or (0.0, last)
         return line_chart(
             size.width,
             size.height,
@@ -159,7 +169,7 @@ class StepChart(Panel):
             look=look(self),
             x=self.x,
             y=self.y,
-            window=self.window.ends(last, now),
+            window=ends,
             settled=SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0,
             band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],

@@ -3,7 +3,6 @@
 from textual.app import ComposeResult
 from textual.containers import Container
 
-from ..session import Session
 from .charts import BoundChart, PartsChart, PursuitChart, StepChart
 from .chase import ChasePlane
 from .panel import Panel
@@ -42,21 +41,28 @@ class Panels(Container):
         window.follow(SPANS[(place + 1) % len(SPANS)])
         self._changed()
 
-    def zoom(self, factor: float, session: Session, at: float | None = None) -> None:
-        self.charts[0].window.zoom(factor, *_steps(session), at)
-        self._changed()
+    def zoom(self, factor: float, at: float | None = None) -> None:
+        if steps := self._steps():
+            self.charts[0].window.zoom(factor, *steps, at)
+            self._changed()
 
-    def pan(self, part: float, session: Session) -> None:
-        self.charts[0].window.pan(part, *_steps(session))
-        self._changed()
+    def pan(self, part: float) -> None:
+        if steps := self._steps():
+            self.charts[0].window.pan(part, *steps)
+            self._changed()
+
+    def _steps(self) -> tuple[float, float] | None:
+        """The last step there is, and the one that is looked at; None before anything was shown."""
+        chart = self.charts[0]
+        if chart.session is None or chart.view is None:
+            return None
+        return float(chart.session.step), float(chart.view.step)
 
     def on_step_chart_wheel(self, message: StepChart.Wheel) -> None:
-        if message.session is not None:
-            self.zoom(message.factor, message.session, message.at)
+        self.zoom(message.factor, message.at)
 
     def on_step_chart_dragged(self, message: StepChart.Dragged) -> None:
-        if message.session is not None:
-            self.pan(message.part, message.session)
+        self.pan(message.part)
 
     def on_step_chart_pointed(self, message: StepChart.Pointed) -> None:
         """Crosshairs are linked: all charts show the step that the mouse is over."""
@@ -66,8 +72,3 @@ class Panels(Container):
     def _changed(self) -> None:
         for chart in self.charts:
             chart.changed()
-
-
-def _steps(session: Session) -> tuple[float, float]:
-    """The last step there is, and the one that is looked at."""
-    return float(session.step), float(session.step if session.shown is None else session.shown)
