@@ -10,7 +10,7 @@ log_px − (reconstruction − kl_prior + kl_posterior) is a measurement, not al
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -57,10 +57,11 @@ class Decomposition:
 
     def mean(self) -> "MeanTerms":
         """The same as floats: terms averaged over the data points, residual and errors the worst of any."""
-        worst = float(self.residual[np.argmax(np.abs(self.residual))])
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        means = {k: float(v.max() if k.endswith("_error") else v.mean()) for k, v in values.items()}
-        return MeanTerms(**means, elbo=float(self.elbo.mean()), residual=worst, error=float(self.error.max()))
+        terms = np.stack([getattr(self, name) for name in TERMS]).mean(axis=1).tolist()
+        errors = np.stack([getattr(self, f"{name}_error") for name in TERMS[:-1]]).max(axis=1).tolist()
+        residual = float(self.residual[np.argmax(np.abs(self.residual))])
+        values = zip(MeanTerms.__annotations__, (*terms, residual, max(errors), *errors))
+        return MeanTerms(**dict(values))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def decompose(
 
 @dataclass(frozen=True)
 class _Table:
-    """q on the tiles of some data points; sums are (n, H), one for each set of nodes."""
+    """q on the tiles of some data points; sums are (H, n), one for each set of nodes."""
 
     weight: Array  # q(z|x) |dz/dt| at the nodes of each pair, (P, T)
     mass: Array  # its sums, without the spacing
@@ -125,10 +126,13 @@ class Expectations:
         self.support: Any
         if self._closed:
             radius = float(np.sqrt(2 * drop_for(self.tolerance)))
-            # Far beyond any use, so that integers can count tiles; what is cut off there will not certify.
-            mean, cholesky = (np.clip(np.nan_to_num(v), -1e30, 1e30) for v in (q.mean, q.cholesky))
+            mean, cholesky = q.mean, q.cholesky
+            if not (np.vdot(mean, mean) < 1e60 and np.vdot(cholesky, cholesky) < 1e60):  # a diverged q
+                # Far beyond any use, so that integers can count tiles; what is cut off there will not certify.
+                mean, cholesky = (np.clip(np.nan_to_num(v), -1e30, 1e30) for v in (mean, cholesky))
             self.support = Ellipsoids(mean, cholesky, radius)
             self.start = level_for(np.minimum(self.support.width, 1.0), self.dim, self.tolerance)
+            self._inverse = inverse_of(q.cholesky)
         else:
             bounded = bool(np.isfinite(joint.support[0]))
             self.support = scan(partial(self._survey, joint), n, self.dim, self.tolerance, bounded)
@@ -146,12 +150,12 @@ class Expectations:
         self._tables = {
             t: self._tables[t] for kept in self._tiles.values() for _, t in kept if t in self._tables
         }
-        error = np.where(self.support.resolved[:, None], got.error, np.inf)
-        kl_prior = self.q.kl_prior if self._closed else got.value[:, 2]
-        kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[:, 2]
+        error = np.where(self.support.resolved, got.error, np.inf)
+        kl_prior = self.q.kl_prior if self._closed else got.value[2]
+        kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[2]
         return Decomposition(
-            target.log_px, got.value[:, 0], kl_prior, got.value[:, 1],
-            target.error, error[:, 0], kl_prior_error, np.maximum(error[:, 1], target.error),
+            target.log_px, got.value[0], kl_prior, got.value[1],
+            target.error, error[0], kl_prior_error, np.maximum(error[1], target.error),
         )  # fmt: skip
 
     # For `certify`, a support that keeps its tiles.
@@ -174,16 +178,16 @@ class Expectations:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
             reconstruction = target.sums_of_log_likelihood(table.weight, points, tiles) / table.mass
         kl_prior = table.kl_prior
-        kl_posterior = kl_prior - reconstruction + target.log_norm[points, None]
-        size = np.abs(reconstruction[:, 0]) + np.abs(kl_prior[:, 0])
-        integrals = [(reconstruction, -2), (kl_posterior, -1), (kl_prior, -2)][: 2 + (not self._closed)]
-        value = np.stack([sets[:, own] for sets, own in integrals], axis=1)
-        gap = np.stack([np.abs(sets - sets[:, [own]]).max(axis=1) for sets, own in integrals], axis=1)
-        value = np.where(np.isnan(value), np.stack([sets[:, 0] for sets, _ in integrals], axis=1), value)
+        kl_posterior = kl_prior - reconstruction + target.log_norm[points]
+        size = np.abs(reconstruction[0]) + np.abs(kl_prior[0])
+        integrals = np.stack([reconstruction, kl_posterior, kl_prior][: 2 + (not self._closed)])  # (J, H, n)
+        value = integrals[np.arange(len(integrals)), [-2, -1, -2][: len(integrals)]]  # on A, on B, on A
+        gap = np.abs(integrals - value[:, None]).max(axis=1)
+        value = np.where(np.isnan(value), integrals[:, 0], value)
         # Any q has the mass 1: if some is missing, the look or the lattice missed it.
-        mass = table.mass[:, :1] * tiles.h**self.dim
+        mass = table.mass[0] * tiles.h**self.dim
         gap = np.maximum(gap, np.where(np.abs(mass - 1) < 1e-6, 0.0, np.inf))
-        return Estimate(value, gap, np.broadcast_to(8 * EPS * (1 + size)[:, None], value.shape))
+        return Estimate(value, gap, np.broadcast_to(8 * EPS * (1 + size), value.shape))
 
     def _table(self, target: Target, points: Ints, tiles: Tiles) -> _Table:
         log_prior, log_slope, z = target.log_prior(tiles)
@@ -206,10 +210,10 @@ class Expectations:
             return np.array(log_q, dtype=float).reshape(P, T)
         # With d the way from a tile's middle m to a node and u = C⁻¹(m − mean), d enters as a polynomial:
         # log q = log q(m) − (C⁻ᵀu)·d − ½ |C⁻¹d|², so the whole table is one matrix product.
-        q, d = self.q, tiles.offsets
-        inverse = inverse_of(q.cholesky[points])[tiles.rows]  # (P, L, L)
-        u = np.einsum("pij,pj->pi", inverse, tiles.middle[tiles.tile] - q.mean[points][tiles.rows])
-        at_middle = -0.5 * (u * u).sum(axis=1) - q.log_diag[points].sum(axis=1)[tiles.rows]
+        q, d, rows = self.q, tiles.offsets, points.take(tiles.rows)
+        inverse = self._inverse.take(rows, axis=0)  # C⁻¹ of each pair, (P, L, L)
+        u = np.einsum("pij,pj->pi", inverse, tiles.middle.take(tiles.tile, axis=0) - q.mean.take(rows, axis=0))
+        at_middle = -0.5 * np.einsum("pi,pi->p", u, u) - q.log_diag.sum(axis=1).take(rows)
         slope = -np.einsum("pij,pi->pj", inverse, u)
         bend = -0.5 * (inverse.swapaxes(1, 2) @ inverse).reshape(len(u), -1)
         powers = np.concatenate([np.ones((len(d), 1)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)], 1)

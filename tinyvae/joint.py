@@ -6,6 +6,7 @@ on the decoder, say how high it can rise between the nodes and beyond them, so t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from . import networks, ops
 
 Array = NDArray[np.floating]
+Ints = NDArray[np.int64]
 
 AT_ONCE = 512  # nodes that the decoder and its bounds take at once: what a processor's cache holds
 MANY = 32  # outputs from which on a sharper bound is worth its cost on a line, where nodes are cheap
@@ -32,6 +34,16 @@ class VAEJoint:
     def latent_dim(self) -> int:
         return self.model.latent_dim
 
+    @cached_property
+    def _layers(self) -> list[tuple[Array, Array, Array]]:
+        """The decoder's layers as W, |W| (in, out) and b (out,)."""
+        matrices = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
+        return [(M[:-1], np.abs(M[:-1]), M[-1]) for M in matrices]
+
+    @cached_property
+    def _log_std(self) -> Array:
+        return self.model.log_noise_std(self.theta)
+
     def log_prior(self, z: Array) -> Array:
         """log N(z; 0, I); z (M, L) -> (M,)."""
         return -0.5 * np.einsum("...l,...l->...", z, z) - 0.5 * ops.LOG_2PI * z.shape[-1]
@@ -40,18 +52,17 @@ class VAEJoint:
         """The decoder at z; (M, L) -> (M, D)."""
         if len(z) > AT_ONCE:
             return np.concatenate([self.outputs(z[k : k + AT_ONCE]) for k in range(0, len(z), AT_ONCE)])
-        out, matrices = z, networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
-        for k, M in enumerate(matrices):
-            out = np.tanh(out, out=out) if k else out
-            out = out @ M[:-1]
-            out += M[-1]
+        out = z
+        for k, (W, _, b) in enumerate(self._layers):
+            out = np.dot(np.tanh(out, out=out) if k else out, W)
+            out += b
         return out
 
     def log_likelihood(self, x: Array, outputs: Array) -> Array:
         """log p_θ(x|z) given the decoder's output at z; leading axes broadcast."""
         if self.model.likelihood == "bernoulli":
             return ops.bernoulli_log_likelihood(x, outputs)
-        return ops.gaussian_log_likelihood(x, outputs, self.model.log_noise_std(self.theta))
+        return ops.gaussian_log_likelihood(x, outputs, self._log_std)
 
     # log p(x|z) of a data point at a node as an inner product left·right, left (D + 2) of the data point and
     # right (D + 2) of the node. Bernoulli: x·l − Σ softplus(l). Gaussian: with a = (x − c)/σ and b = (mean − c)/σ,
@@ -67,88 +78,102 @@ class VAEJoint:
             right[..., 0] = -ops.softplus(outputs).sum(axis=-1)
         else:
             centre = outputs[:, outputs.shape[1] // 2]
-            b = (outputs - centre[:, None]) * np.exp(-self.model.log_noise_std(self.theta))
+            b = (outputs - centre[:, None]) * np.exp(-self._log_std)
             right[..., 2:], right[..., 0] = b, -0.5 * np.einsum("ktd,ktd->kt", b, b)
         return centre, right
 
-    def data_factors(self, x: Array, centre: Array) -> Array:
-        """For data points x (P, D) on tiles whose c is centre (P, D): left (P, D + 2)."""
-        left = np.ones((len(x), x.shape[1] + 2))
+    def data_factors(self, x: Array, rows: Ints, centre: Array, tile: Ints) -> Array:
+        """For pairs of a data point x[rows] and a tile whose c is centre[tile]: left (P, D + 2)."""
+        D = x.shape[1]
+        left = np.ones((len(rows), D + 2))
         if self.model.likelihood == "bernoulli":
-            left[:, 2:], left[:, 1] = x, 0.0
+            left[:, 2:], left[:, 1] = x.take(rows, axis=0), 0.0
         else:
-            log_std = self.model.log_noise_std(self.theta)
-            a = (x - centre) * np.exp(-log_std)
-            constant = log_std.sum() * (x.shape[1] // len(log_std)) + 0.5 * x.shape[1] * ops.LOG_2PI
-            left[:, 2:], left[:, 1] = a, -0.5 * np.einsum("pd,pd->p", a, a) - constant
+            a, scale = left[:, 2:], np.exp(-self._log_std)
+            np.subtract((x * scale).take(rows, axis=0), (centre * scale).take(tile, axis=0), out=a)
+            left[:, 1] = self._highest - 0.5 * np.einsum("pd,pd->p", a, a)
         return left
 
-    def variation(self, z: Array, half: float) -> tuple[Array, Array, Array]:
-        """How far the outputs can move within the cubes of half side `half` around z (M, L).
+    def variation(self, z: Array, half: float) -> tuple[Array, Array, Array, Array]:
+        """The outputs at z (M, L), and how far they can move within the cubes of half side `half` around z.
 
         Interval arithmetic. The Jacobian of the layers so far lies in slope ± spread (L, M, width), because
         tanh' = 1 − tanh² lies between its values where |tanh| is largest and smallest in the cube; by the mean
-        value theorem an output moves by at most |∂f/∂z| summed over the axes, times half. Returned are a bound
-        on the moves (M, D), which is sharper than that where units saturate, and slope and spread, (L, M, D).
+        value theorem an output moves by at most |∂f/∂z| summed over the axes, times half. Returned are the outputs
+        (M, D), a bound on their moves (M, D), which is sharper than that where units saturate, and slope and
+        spread, (L, M, D).
         """
         if len(z) > AT_ONCE:
             parts = [self.variation(z[k : k + AT_ONCE], half) for k in range(0, len(z), AT_ONCE)]
-            moves, slopes, spreads = zip(*parts)
-            return np.concatenate(moves), np.concatenate(slopes, axis=1), np.concatenate(spreads, axis=1)
-        first, *rest = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
-        value, moves = z @ first[:-1] + first[-1], half * np.abs(first[:-1]).sum(axis=0)
-        slope, spread = first[:-1, None, :], np.zeros((1, 1, 1))
-        for M in rest:
-            W, size = M[:-1], np.abs(M[:-1])
-            low, unit, high = np.tanh(value - moves), np.tanh(value), np.tanh(value + moves)
-            ends = low * low, high * high
-            most = 1 - np.where(low * high <= 0, 0.0, np.minimum(*ends))
-            least = 1 - np.maximum(*ends)
-            spread = np.abs(slope) * (0.5 * (most - least)) + spread * most
-            slope, spread = (slope * (0.5 * (most + least))) @ W, spread @ size
-            steepest = half * (np.abs(slope) + spread).sum(axis=0)
-            value, moves = unit @ W + M[-1], np.minimum(np.maximum(high - unit, unit - low) @ size, steepest)
-        along_axes = (z.shape[1], *value.shape)
-        slope, spread = np.broadcast_to(slope, along_axes), np.broadcast_to(spread, along_axes)
-        return np.broadcast_to(moves, value.shape), slope, spread
-
-    def beyond(self, reach: float) -> Callable[[Array], Array]:
-        """What log p_θ(x, z) cannot exceed where some |z_i| > reach: a function of x (n, D) -> (n,).
-
-        Interval arithmetic over half-lines or, on a plane, over sectors |z| >= reach: in most directions most units
-        are saturated. A linear decoder has a single mode: what lies beyond falls off, and needs no bound.
-        """
-        first, *rest = networks.matrices(self.theta[: self.model.decoder_size], self.model.decoder_sizes)
+            return tuple(np.concatenate(part, axis=-2) for part in zip(*parts))  # type: ignore[return-value]
+        (W, size, b), *rest = self._layers
+        value, moves = z @ W + b, half * size.sum(axis=0)
+        slope, spread = W[:, None, :], np.zeros((1, 1, 1))
         if not rest:
-            return lambda x: np.full(len(x), -np.inf)
-        low, high = _beyond_first_layer(first, reach)
-        for M in rest:
-            low, high = np.tanh(low), np.tanh(high)
-            rising, falling = np.maximum(M[:-1], 0), np.minimum(M[:-1], 0)
-            low, high = low @ rising + high @ falling + M[-1], high @ rising + low @ falling + M[-1]
+            slope = np.broadcast_to(slope, (len(slope), *value.shape))
+            return value, np.broadcast_to(moves, value.shape), slope, np.zeros_like(slope)
+        for W, size, b in rest:
+            low, unit, high = np.tanh(np.stack([value - moves, value, value + moves]))
+            most = 1 - np.square(np.maximum(low, 0) + np.minimum(high, 0))  # of tanh': at the unit nearest to 0
+            least = 1 - np.square(np.maximum(high, -low))
+            spread = (np.abs(slope) * (0.5 * (most - least)) + spread * most) @ size
+            slope = (slope * (0.5 * (most + least))) @ W
+            steepest = half * (np.abs(slope) + spread).sum(axis=0)
+            value, moves = unit @ W + b, np.minimum(np.maximum(high - unit, unit - low) @ size, steepest)
+        return value, moves, slope, spread
+
+    @cached_property
+    def _highest(self) -> float:
+        """What log p_θ(x|z) cannot exceed for any x and z: a Gaussian's peak, or that of certain bits."""
+        if self.model.likelihood == "bernoulli":
+            return 0.0
+        D = self.model.data_dim
+        return float(-self._log_std.sum() * (D // len(self._log_std)) - 0.5 * D * ops.LOG_2PI)
+
+    def beyond(self, reach: float, x: Array, floor: Array) -> Array:
+        """What log p_θ(x, z) cannot exceed where some |z_i| > reach, for x (n, D): (n,).
+
+        Where that is below the `floor` (n,) any number below it does. A linear decoder has a single mode: what
+        lies beyond falls off, and needs no bound.
+        """
         log_prior = -0.5 * reach**2 - 0.5 * ops.LOG_2PI * self.latent_dim
+        if not self._layers[1:]:
+            return np.full(len(x), -np.inf)
+        if (self._highest + log_prior < floor).all():
+            return np.full(len(x), self._highest + log_prior)
+        low, high = self._far_outputs(reach)
+        at = x[:, None]
+        if self.model.likelihood == "bernoulli":  # the best logit of each bit is at one of the ends
+            ends = [self.log_likelihood(at[..., None], end[..., None]) for end in (low, high)]
+            log_likelihood = np.maximum(*ends).sum(axis=-1)
+        else:
+            log_likelihood = self.log_likelihood(at, np.minimum(np.maximum(at, low), high))
+        return np.asarray(log_likelihood.max(axis=1) + log_prior)
 
-        def bound(x: Array) -> Array:
-            at = x[:, None]
-            if self.model.likelihood == "bernoulli":
-                ends = [self.log_likelihood(at[..., None], end[..., None]) for end in (low, high)]
-                log_likelihood = np.maximum(*ends).sum(axis=-1)  # bits: the best logit is at one of the ends
-            else:
-                log_likelihood = self.log_likelihood(at, np.clip(at, low, high))
-            return np.asarray(log_likelihood.max(axis=1) + log_prior)
+    def _far_outputs(self, reach: float) -> tuple[Array, Array]:
+        """Between what the outputs lie where |z| >= reach: low and high (K, D), for K half-lines or sectors.
 
-        return bound
+        Interval arithmetic. On a plane in most directions most units are saturated.
+        """
+        (W, _, b), *rest = self._layers
+        low, high = _beyond_first_layer(W, b, reach)
+        for W, size, b in rest:
+            low, high = np.tanh(low), np.tanh(high)
+            middle, half = (0.5 * (low + high)) @ W + b, (0.5 * (high - low)) @ size
+            low, high = middle - half, middle + half
+        return low, high
 
     def rises(
-        self, z: Array, half: float, outputs: Array
-    ) -> Callable[[Array, Array], tuple[Array, Array, Array]]:
-        """By how much log p_θ(x, z) may rise within the cubes around z (M, L), given `outputs` there (M, D).
+        self, z: Array, half: float
+    ) -> tuple[Array, Callable[[Array, Array], tuple[Array, Array, Array]]]:
+        """By how much log p_θ(x, z) may rise within the cubes of half side `half` around z (M, L).
 
-        Returns a function of x (n, D) and a floor (n,), which says how low a log density no longer matters. It
-        gives the rises (n, M), valid wherever they lead above the floor; and steep (1 or n, M) and factor (n, 1),
-        whose product bounds the rise of log p(x|z) in proportion for smaller cubes too.
+        Returns the outputs at z (M, D), and a function of x (n, D) and a floor (n,), which says how low a log
+        density no longer matters. It gives the rises (n, M), valid wherever they lead above the floor; and steep
+        (1 or n, M) and factor (n, 1), whose product bounds the rise of log p(x|z) in proportion for smaller cubes
+        too.
         """
-        moves, slope, spread = self.variation(z, half)
+        outputs, moves, slope, spread = self.variation(z, half)
         prior = self.log_prior(np.maximum(np.abs(z) - half, 0.0))
         of_prior = prior - self.log_prior(z)
         if self.model.likelihood == "bernoulli":  # concave in the logits l, with gradient x − σ(l)
@@ -164,46 +189,38 @@ class VAEJoint:
                     steepest += half * np.abs(x @ along.T - np.einsum("md,md->m", p, along))
                 return np.minimum(rise, steepest) + of_prior, steepest, np.ones((len(x), 1))
 
-            return bernoulli
-        log_std = self.model.log_noise_std(self.theta)
-        scale = np.exp(-log_std)
-        of_spread = half * spread.sum(axis=0)
-        moves, known, spread_ = (
-            np.sqrt(((m * scale) ** 2).sum(axis=1))
-            for m in (moves, half * np.abs(slope).sum(axis=0), of_spread)
-        )
-        steep = known + spread_
-        top = -np.broadcast_to(log_std, outputs.shape[1]).sum() - 0.5 * outputs.shape[1] * ops.LOG_2PI
-        b, along = outputs * scale, half * slope * scale  # (M, D), (L, M, D)
+            return outputs, bernoulli
+        scale, D = np.exp(-self._log_std), outputs.shape[1]
+        parts = np.stack([moves, half * np.abs(slope).sum(axis=0), half * spread.sum(axis=0)]) * scale
+        far, of_slope, of_spread = np.sqrt(np.einsum("kmd,kmd->km", parts, parts))  # lengths, in noise stds
+        steep, room = of_slope + of_spread, self._highest + prior.max()
 
         def gaussian(x: Array, floor: Array) -> tuple[Array, Array, Array]:
-            # −½ d², with d the distance of x from the mean in noise stds. A cube matters if d can shrink by its
-            # `moves` m to some s with −½ s² + top + log p(z) >= floor; it then rises by ½ (s + m)² − ½ s².
-            s = np.sqrt(2 * np.maximum(top + prior.max() - floor, 0.0))[:, None]
-            rise, factor = s * moves + 0.5 * moves**2, s + 1
-            if self.latent_dim == 1 and outputs.shape[1] <= MANY:
-                return rise + of_prior, steep[None], factor
+            # −½ d², with d the distance of x from the mean in noise stds. A cube matters if d can shrink by how
+            # `far` m the mean moves to some s with −½ s² + log p(z) + the peak of p(x|z) >= floor; it then rises by
+            # ½ (s + m)² − ½ s².
+            s = np.sqrt(2 * np.maximum(room - floor, 0.0))[:, None]
+            if self.latent_dim == 1 and D <= MANY:
+                return s * far + (0.5 * far**2 + of_prior), steep[None], s + 1
             # It is concave in the mean, with gradient r = (x − mean)/σ in noise stds: what is known of the Jacobian
             # keeps its sign, Σ over the axes of |r·slope|; only the spread meets the length of r.
-            a = x * scale
-            length = np.sqrt(
-                np.maximum((a * a).sum(axis=1)[:, None] - 2 * a @ b.T + (b * b).sum(axis=1), 0) + 1e-6
-            )
-            signed = length * spread_
-            for B in along:
-                signed += np.abs(a @ B.T - np.einsum("md,md->m", b, B))
-            steepest = np.minimum(factor * steep, signed + moves * steep)
-            return np.minimum(rise, signed) + of_prior, steepest, np.ones_like(factor)
+            a, b = x * scale, outputs * scale
+            squares = (a * a).sum(axis=1)[:, None] - 2 * a @ b.T + (b * b).sum(axis=1)
+            signed = np.sqrt(np.maximum(squares, 0) + 1e-6) * of_spread
+            for along in half * slope * scale:
+                signed += np.abs(a @ along.T - np.einsum("md,md->m", b, along))
+            steepest = np.minimum((s + 1) * steep, signed + far * steep)
+            return np.minimum(s * far + 0.5 * far**2, signed) + of_prior, steepest, np.ones_like(s)
 
-        return gaussian
+        return outputs, gaussian
 
 
-def _beyond_first_layer(M: Array, reach: float) -> tuple[Array, Array]:
+def _beyond_first_layer(W: Array, b: Array, reach: float) -> tuple[Array, Array]:
     """Between what a first layer's sums lie where |z| >= reach: (K, width) each, for K half-lines or sectors.
 
     With z = r u, |u| = 1, they are r (W·u) + b; 1e200 stands for infinity.
     """
-    W, b, far = M[:-1], M[-1], 1e200
+    far = 1e200
     if len(W) == 1:
         least = most = np.concatenate([W, -W])
     else:  # W·u = |W| cos(the angle between them), over sectors of that angle

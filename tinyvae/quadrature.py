@@ -49,25 +49,27 @@ def spacing(level: Any) -> Any:
     return np.ldexp(FRACTIONS[level % OCTAVE], -(level // OCTAVE))
 
 
-def grid(ticks: Array | Ints, dim: int) -> NDArray:
-    """All L-tuples of the ticks, (len(ticks)^L, L)."""
-    return np.stack(np.meshgrid(*[ticks] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+def grid(*axes: Array | Ints) -> NDArray:
+    """All tuples of one tick from each of the L axes, (…, L)."""
+    if len(axes) == 1:
+        return axes[0][:, None]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
 
 # The nodes by the parity of their index, class by class; and the sets made of such classes, one in each
-# column: all nodes, the ways to take half of them, the last two of which, A and B, interleave: even and odd
+# row: all nodes, the ways to take half of them, the last two of which, A and B, interleave: even and odd
 # on a line, the two colours of the chessboard on a plane. Integrals on A and on B share no node.
 CLASSES: dict[int, list[tuple[int, ...]]] = {1: [(0,), (1,)], 2: [(0, 0), (1, 1), (0, 1), (1, 0)]}
 SETS = {
-    1: np.array([[1.0, 1, 0], [1, 0, 1]]),
-    2: np.array([[1.0, 1, 1, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 1], [1, 0, 1, 0, 1]]),
+    1: np.array([[1.0, 1], [1, 0], [0, 1]]),
+    2: np.array([[1.0, 1, 1, 1], [1, 0, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1]]),
 }
 
 
 @lru_cache
 def tile_nodes(dim: int) -> Ints:
     """Index of a tile's nodes from its corner, (T, L), class by class."""
-    evens = grid(np.arange(0, SIDE[dim], 2), dim)
+    evens = grid(*[np.arange(0, SIDE[dim], 2)] * dim)
     return np.concatenate([evens + odd for odd in CLASSES[dim]])
 
 
@@ -82,12 +84,10 @@ class Tiles:
         self.level, self.h, self.n, self.dim = level, spacing(level), len(chosen), chosen.ndim - 1
         flat = chosen.reshape(self.n, -1).T
         used = np.flatnonzero(flat.any(axis=1))
-        self.tile, self.rows = np.nonzero(flat[used])  # (P,), (P,)
+        self.tile, self.rows = np.divmod(np.flatnonzero(flat[used]), self.n)  # (P,), (P,)
         self.starts = np.searchsorted(self.tile, np.arange(len(used) + 1))  # of each tile's pairs
         corner = np.stack(np.unravel_index(used, chosen.shape[1:]), axis=1) + low
         self.corner = corner * SIDE[self.dim]  # (K, L), the index of each tile's first node
-        self._order = np.argsort(self.rows, kind="stable")
-        self._first = np.searchsorted(self.rows[self._order], np.arange(self.n))
 
     @property
     def pairs(self) -> list[slice]:
@@ -109,21 +109,23 @@ class Tiles:
         return (self.corner[which, None] + tile_nodes(self.dim)) * self.h
 
     def sums(self, table: Array) -> Array:
-        """The sums of each data point's values over each of the SETS: (P, T) -> (n, H)."""
+        """The sums of each data point's values over each of the SETS: (P, T) -> (H, n)."""
         classes = len(CLASSES[self.dim])
         ones = np.ones(table.shape[1] // classes)
-        return self.of_points((table.reshape(-1, len(ones)) @ ones).reshape(-1, classes))
+        return self.of_points((table.reshape(-1, len(ones)) @ ones).reshape(-1, classes).T)
 
     def of_points(self, by_class: Array) -> Array:
         """From the sums of each pair over the nodes of each class to those of each data point over the SETS.
 
-        (P, classes) -> (n, H).
+        (classes, P) -> (H, n).
         """
-        return np.add.reduceat(by_class[self._order], self._first, axis=0) @ SETS[self.dim]
+        return SETS[self.dim] @ np.stack([np.bincount(self.rows, of_class, self.n) for of_class in by_class])
 
     def max(self, table: Array) -> Array:
         """(P, T) -> (n,)."""
-        return np.maximum.reduceat(table.max(axis=1)[self._order], self._first)
+        highest = np.full(self.n, -np.inf)
+        np.maximum.at(highest, self.rows, table.max(axis=1))
+        return highest
 
 
 class Shape(Protocol):
@@ -163,15 +165,15 @@ class Support(Protocol):
 class Estimate:
     """J integrals of n data points at one level: their values, and how far other sets of nodes are from them."""
 
-    value: Array  # (n, J)
-    gap: Array  # (n, J): the largest difference to the value from another half of the nodes, or from all
-    rounding: Array  # (n, J): differences below this are rounding, and more nodes would not help
+    value: Array  # (J, n)
+    gap: Array  # (J, n): the largest difference to the value from another half of the nodes, or from all
+    rounding: Array  # (J, n): differences below this are rounding, and more nodes would not help
 
 
 @dataclass(frozen=True)
 class Certified:
-    value: Array  # (N, J)
-    error: Array  # (N, J): the gap that was left, at least the rounding
+    value: Array  # (J, N)
+    error: Array  # (J, N): the gap that was left, at least the rounding
     level: Ints  # (N,): that was accepted
 
 
@@ -210,21 +212,20 @@ def certify(
     while (over := support.count(level) > MAX_NODES[dim]).any():
         level[over] -= OCTAVE
     first, accepted, done = level.copy(), level.copy(), np.zeros(len(level), dtype=bool)
-    value: Array = np.zeros((len(level), 0))
+    value, worst = np.zeros((0, len(level))), np.zeros(len(level))
     while not done.all():
-        now, finer = int(level[~done].min()), 1
+        now = int(level[~done].min())
         for points, tiles in support.tiles(np.flatnonzero(~done & (level == now)), now):
             got = evaluate(points, tiles)
             if not value.size:
-                value, error = np.zeros((2, len(level), got.value.shape[1]))
-            value[points] = got.value
+                value, error = np.zeros((2, len(got.value), len(level)))
+            value[:, points] = got.value
             gap = np.where(np.isnan(got.gap), np.inf, got.gap)
-            error[points] = np.fmax(gap, got.rounding)
-            fine = (gap <= np.fmax(tol, got.rounding)).all(axis=1)
-            accepted[points], done[points] = now, fine
-            if not fine.all():
-                finer = max(finer, min(OCTAVE, int(refinement(gap[~fine].max(), tol))))
-        again = (level == now) & ~done
-        level[again] += finer
-        done |= again & ((support.count(level) > MAX_NODES[dim]) | (level > first + MOST_FINER))
+            error[:, points], worst[points] = np.fmax(gap, got.rounding), gap.max(axis=0)
+            accepted[points], done[points] = now, (gap <= np.fmax(tol, got.rounding)).all(axis=0)
+        again = np.flatnonzero((level == now) & ~done)
+        if len(again):  # they stay together, and share their tables: what half of them need
+            level[again] += np.clip(int(np.median(refinement(worst[again], tol))), 1, OCTAVE)
+            over = support.count(level)[again] > MAX_NODES[dim]
+            done[again] = over | (level > first + MOST_FINER)[again]
     return Certified(value, error, accepted)

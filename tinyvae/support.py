@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from .quadrature import (
+    BLOCK,
     CLASSES,
     EPS,
     OCTAVE,
@@ -21,13 +22,14 @@ from .quadrature import (
     Bools,
     Ints,
     Tiles,
+    grid,
     level_for,
     refinement,
     spacing,
     tile_up,
 )  # fmt: skip
 
-FIRST_LOOK = {1: 3, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane
+FIRST_LOOK = {1: 2, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane
 FINEST_LOOK = 40
 REACH = {1: 256, 2: 32}  # how far from 0 a look may go, after beginning with about |z| <= 8
 LOOK = 2**17  # nodes of one look; fewer if much is computed at each
@@ -146,33 +148,30 @@ class Look:
     first: Ints  # (L,): the first node on each axis is first·h
     h: float
 
-    @cached_property
-    def cells(self) -> Array:
-        """How many, (n,)."""
-        return self.active.reshape(len(self.active), -1).sum(axis=1)
-
-    def _tiles_of_nodes(self, axis: int, side: float) -> tuple[Ints, Ints]:
-        """First and last tile that the cell of each of the G nodes along this axis touches, (G,)."""
-        nodes = self.first[axis] + np.arange(self.active.shape[1 + axis])
-        cells = [np.floor((nodes + edge) * self.h / side).astype(int) for edge in (-0.5, 0.5)]
-        return cells[0], cells[1]
+    def _tiles_of(self, axis: int, nodes: Ints, side: float) -> tuple[Ints, Ints]:
+        """First and last tile that the cells of these nodes along an axis touch."""
+        middle = (self.first[axis] + nodes) * (self.h / side)
+        half = 0.5 * self.h / side
+        return np.floor(middle - half).astype(int), np.floor(middle + half).astype(int)
 
     def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
-        low, high = _reach_of(np.asarray(self.active[points].any(axis=0, keepdims=True)))
-        ends = [self._tiles_of_nodes(axis, side) for axis in range(low.shape[1])]
-        return (
-            np.array([first[k] for (first, _), k in zip(ends, low[0])]),
-            np.array([last[k] for (_, last), k in zip(ends, high[0])]),
-        )
+        sides = np.array(self.active.shape[1:])
+        ends = np.stack([0 * sides, sides - 1])  # the first and the last node along each axis, (2, L)
+        if len(points) * np.prod(sides * self.h / side + 2) > BLOCK:  # many tiles: only those of these points
+            ends = np.stack(_reach_of(np.asarray(self.active[points].any(axis=0, keepdims=True))))[:, 0]
+        of_axes = [self._tiles_of(axis, ends[:, axis], side) for axis in range(ends.shape[1])]
+        return np.array([first[0] for first, _ in of_axes]), np.array([last[1] for _, last in of_axes])
 
     def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
         chosen = self.active[points]
         for axis, (a, b) in enumerate(zip(low, high), start=1):
-            first, last = self._tiles_of_nodes(axis - 1, side)
+            first, last = self._tiles_of(axis - 1, np.arange(chosen.shape[axis]), side)
             # A tile is chosen if any of its cells is active: if the count of active ones grows within it.
-            ticks = np.arange(a, b + 1)
+            ticks, shape = np.arange(a, b + 1), list(chosen.shape)
             begin, end = np.searchsorted(last, ticks, "left"), np.searchsorted(first, ticks, "right")
-            before = np.insert(np.cumsum(chosen, axis=axis, dtype=np.int32), 0, 0, axis=axis)
+            shape[axis] += 1
+            before = np.zeros(shape, dtype=np.int32)
+            np.cumsum(chosen, axis=axis, out=before[_at(chosen.ndim, axis, slice(1, None))])
             chosen = before.take(end, axis=axis) > before.take(begin, axis=axis)
         return chosen
 
@@ -195,20 +194,29 @@ class Seen:
     resolved: Bools
     peak: Array
 
-    def count(self, level: Ints) -> Array:
-        cells, h = np.empty((2, len(self.which)))
+    @cached_property
+    def _cells(self) -> tuple[Array, Array]:
+        """How many cells each density has, and their side, (N,) each."""
+        cells, side = np.empty((2, len(self.which)))
         for k, look in enumerate(self.looks):
             mine = self.which == k
-            cells[mine], h[mine] = look.cells[self.row[mine]], look.h
-        return cells * np.minimum(h / spacing(level), 1e9) ** (self.looks[0].active.ndim - 1)
+            cells[mine] = look.active.reshape(len(look.active), -1).sum(axis=1)[self.row[mine]]
+            side[mine] = look.h
+        return cells, side
+
+    def count(self, level: Ints) -> Array:
+        cells, side = self._cells
+        return cells * np.minimum(side / spacing(level), 1e9) ** (self.looks[0].active.ndim - 1)
 
     def tiles(self, points: Ints, level: int) -> Iterator[tuple[Ints, Tiles]]:
-        for k in np.unique(self.which[points]):
-            mine = points[self.which[points] == k]
-            back = np.empty(len(self.looks[k].active), dtype=int)
-            back[self.row[mine]] = mine
-            for rows, tiles in tile_up(self.looks[k], self.row[mine], level, self.looks[k].active.ndim - 1):
-                yield back[rows], tiles
+        which = self.which[points]
+        for k, look in enumerate(self.looks):
+            mine = points[which == k]
+            if len(mine):
+                back = np.empty(len(look.active), dtype=int)
+                back[self.row[mine]] = mine
+                for rows, tiles in tile_up(look, self.row[mine], level, look.active.ndim - 1):
+                    yield back[rows], tiles
 
 
 Rises = Callable[[Array], tuple[Array, Array, Array]]
@@ -222,7 +230,7 @@ def scan(
     dim: int,
     tolerance: float,
     bounded: bool,
-    beyond: Callable[[Ints, float], Array] | None = None,
+    beyond: Callable[[Ints, float, Array], Array] | None = None,
     per_node: int = 1,
 ) -> Seen:
     """Find the cells where n densities, given by their logarithms, are not negligible beside their peak.
@@ -234,11 +242,12 @@ def scan(
     the largest difference to a neighbour.
 
     The look is repeated for the points that need it: wider when mass touches the border (unless the grid
-    covers a bounded support), or when there could be some beyond it: beyond(points, reach) (n,), if given, is
-    what the log densities cannot exceed there; and finer when a lattice fine enough for what was seen would
-    be too coarse for what the density may do between the nodes, or when values rise above the ceilings drawn
-    from every second node. A finer look goes only where a cell was active; per_node says how many numbers the
-    survey of a node takes, and points whose cells are too many for one look part.
+    covers a bounded support), or when there could be some beyond it: beyond(points, reach, floor) (n,), if
+    given, is what the log densities cannot exceed there, if above the floor; and finer when a lattice fine
+    enough for what was seen would be too coarse for what the density may do between the nodes, or when values
+    rise above the ceilings drawn from every second node. A finer look goes only where a cell was active;
+    per_node says how many numbers the survey of a node takes, and points whose cells are too many for one look
+    part.
     """
     which, row = np.zeros((2, n), dtype=int)
     looks: list[Look] = []
@@ -252,8 +261,7 @@ def scan(
         points, level, low, high, whole = todo.pop()
         h, sides = 0.5**level, tuple(high - low + 1)
         reach = float(high.max() * h)
-        axes = [np.arange(first, last + 1) * h for first, last in zip(low, high)]
-        nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)
+        nodes = grid(*[np.arange(first, last + 1) * h for first, last in zip(low, high)])
         tables_of, turn = survey(nodes, h / 2), max(1, TABLE // len(nodes))
         active = np.empty((len(points), *sides), dtype=bool)
         needs = np.zeros(len(points))
@@ -284,7 +292,7 @@ def scan(
                 continue
             needs[part] = np.where(_touches_border(active[part]), 2 * reach, 0)
             if beyond is not None:  # the prior falls off like −½ reach²
-                above = beyond(some, reach) - floor
+                above = beyond(some, reach, floor) - floor
                 prior_needs = np.sqrt(reach**2 + 2 * np.clip(above, 0, 1e9)) + 0.5
                 needs[part] = np.maximum(needs[part], np.where(above < 0, 0, prior_needs))
         outside = needs > 0
@@ -395,15 +403,18 @@ def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float)
 
     Where the table is too coarse for that, by the width of the highest peak.
     """
-    dim = table.ndim - 1
-    f = table - peak.reshape(-1, *[1] * dim)
-    np.exp(f, out=f)
-    classes = [f[(slice(None), *[slice(o, None, 2) for o in odd])] for odd in CLASSES[dim]]
-    sums = np.stack([part.sum(axis=tuple(range(1, dim + 1))) for part in classes], axis=1) @ SETS[dim]
-    gap = np.abs(np.log(2 * sums[:, 1:] / sums[:, :1])).max(axis=1)
-    by_gap = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE + (dim == 1)  # nodes are cheap on a line
-    by_width = level_for(_narrowest(table, highest, h), dim, tolerance) + 1
-    return np.where(gap < 0.01, by_gap, by_width)
+    dim, n = table.ndim - 1, len(table)
+    in_sets = np.empty((*table.shape[1:], len(SETS[dim])))
+    for odd, sets in zip(CLASSES[dim], SETS[dim].T):
+        in_sets[tuple(slice(o, None, 2) for o in odd)] = sets
+    f = table.reshape(n, -1) - peak[:, None]
+    sums = (np.exp(f, out=f) @ in_sets.reshape(f.shape[1], -1)).T
+    gap = np.abs(np.log(2 * sums[1:] / sums[0])).max(axis=0)
+    level = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE + (dim == 1)  # nodes are cheap on a line
+    if (coarse := ~(gap < 0.01)).any():
+        width = _narrowest(table[coarse], highest[coarse], h)
+        level[coarse] = level_for(width, dim, tolerance) + 1
+    return level
 
 
 def _narrowest(table: Array, highest: Ints, h: float) -> Array:

@@ -18,7 +18,7 @@ from .support import LOG_ZERO, Tables, scan, to_support
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
 KEEP = 2**24  # numbers in tables of the posteriors that are kept; others are computed again when needed
-Factors = tuple[Array, Any]  # what the likelihood needs from K tiles, (K, ·) and K times (T, ·)
+CACHE = 2**16  # numbers in the outputs that are computed at once: what a processor's cache holds
 KNOWN = 2**23  # numbers in the factors of decoded tiles that are kept
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
 
@@ -98,15 +98,18 @@ class _Block(NamedTuple):
     tiles: slice
     pairs: slice
     x: Array  # (n, D)
-    factors: Factors
-    rows: Ints  # (pairs,): the data point of each
-    starts: Ints  # of each tile's pairs
+    centre: Array  # (K, ·), and
+    right: Array  # (K, T, ·): the factors of the tiles
+    rows: Ints  # (P,): the data point of each pair,
+    tile: Ints  # (P,): and which of these tiles it is on
+    spans: list[tuple[int, int]]  # of each tile's pairs
 
 
-def _one_tile(x: Array, factors: Factors) -> _Block:
+def _one_tile(x: Array, centre: Array, right: Array) -> _Block:
     """All data points on one tile."""
     n = len(x)
-    return _Block(slice(0, 1), slice(0, n), x, factors, np.arange(n), np.array([0, n]))
+    all_of_it = slice(0, 1), slice(0, n)
+    return _Block(*all_of_it, x, centre, right, np.arange(n), np.zeros(n, dtype=int), [(0, n)])
 
 
 class Target:
@@ -132,9 +135,9 @@ class Target:
         self._peak, self._parts, self._room = support.peak, list[_Part](), KEEP
         result = certify(support, support.start, dim, each, self._integrate)
         self.level = result.level
-        self.log_px, self.log_norm = result.value.T
+        self.log_px, self.log_norm = result.value
         resolved = support.resolved & (result.level >= support.least)
-        self.error = np.where(resolved, result.error.max(axis=1), np.inf)
+        self.error = np.where(resolved, result.error.max(axis=0), np.inf)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -150,24 +153,27 @@ class Target:
         """For `scan`: log p(x, z) |dz/dt| at grid values t (M, L), for any data points."""
         z, log_slope = to_support(t, self.joint.support)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            outputs, log_prior = self.joint.outputs(z), self.joint.log_prior(z) + log_slope
+            if hasattr(self.joint, "rises"):
+                outputs, rises = self.joint.rises(z, half)
+            else:
+                outputs, rises = self.joint.outputs(z), None
+            log_prior = self.joint.log_prior(z) + log_slope
             factors = self._node_factors(outputs[None])
-            rises = self.joint.rises(z, half, outputs) if hasattr(self.joint, "rises") else None
 
         def tables(points: Ints) -> Tables:
-            x, table = self.x[points], np.empty((len(points), len(z)))
+            x, table = self.x.take(points, axis=0), np.empty((len(points), len(z)))
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                self._fill(table, _one_tile(x, factors), log_prior[None])
+                self._fill(table, _one_tile(x, *factors), log_prior[None])
             return _no_nan(table), None if rises is None else partial(rises, x)
 
         return tables
 
-    def _beyond(self, points: Ints, reach: float) -> Array:
+    def _beyond(self, points: Ints, reach: float, floor: Array) -> Array:
         """For `scan`: what log p(x, z) cannot exceed where some |z_i| > reach, (n,)."""
-        bound, x = self.joint.beyond(reach), self.x[points]  # type: ignore[attr-defined]
-        turn = max(1, BLOCK // (72 * x.shape[1]))
+        x, turn = self.x.take(points, axis=0), max(1, BLOCK // (72 * self.x.shape[1]))
+        parts = [slice(k, k + turn) for k in range(0, len(x), turn)]
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.concatenate([bound(x[k : k + turn]) for k in range(0, len(x), turn)])
+            return np.concatenate([self.joint.beyond(reach, x[some], floor[some]) for some in parts])  # type: ignore[attr-defined]
 
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
         """log p(x|z) at the nodes of each pair, (P, T)."""
@@ -178,59 +184,63 @@ class Target:
 
     def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
         """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
-        table, (log_prior, log_slope, _) = (
-            np.empty((len(tiles.tile), len(tiles.offsets))),
-            self.log_prior(tiles),
-        )
+        table = np.empty((len(tiles.tile), len(tiles.offsets)))
+        log_prior, log_slope, _ = self.log_prior(tiles)
         log_prior += log_slope
         for block in self._blocks(points, tiles):
             self._fill(table[block.pairs], block, log_prior[block.tiles], shift)
         return _no_nan(table)
 
     def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
-        """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (n, H).
+        """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (H, n).
 
         Where a joint gives factors, log p(x|z) = left·right, the sum moves inside: left·Σ weight·right. That
         needs no table of log p(x|z).
         """
         if hasattr(self.joint, "data_factors"):
             classes = len(CLASSES[tiles.dim])
-            by_class, weight_of = np.empty((len(weight), classes)), weight.reshape(len(weight), classes, -1)
+            by_class, weight_of = np.empty((classes, len(weight))), weight.reshape(len(weight), classes, -1)
             for block in self._blocks(points, tiles):
-                for some, left, right in self._factored(block):
-                    rights = right.reshape(classes, -1, right.shape[1])
-                    sums = np.matmul(weight_of[block.pairs][some].swapaxes(0, 1), rights)  # (classes, pairs, F)
-                    np.einsum("pf,cpf->pc", left, sums, out=by_class[block.pairs][some])
+                left, right = self._factors(block)
+                rights = right.reshape(len(right), classes, -1, right.shape[2])
+                sums = np.empty((classes, *left.shape))
+                for c in range(classes):
+                    w = weight_of[block.pairs, c]
+                    for of_tile, (first, last) in zip(rights[:, c], block.spans):
+                        np.dot(w[first:last], of_tile, out=sums[c, first:last])
+                by_class[:, block.pairs] = np.einsum("pf,cpf->cp", left, sums)
             if np.isfinite(by_class).all():
                 return tiles.of_points(by_class)
         return tiles.sums(weight * self.log_likelihood(points, tiles))
 
     def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[_Block]:
-        x, at_once = self.x[points], max(1, BLOCK // (len(tiles.offsets) * self.x.shape[1]))
+        x, at_once = self.x.take(points, axis=0), max(1, CACHE // (len(tiles.offsets) * self.x.shape[1]))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             for first in range(0, len(tiles.corner), at_once):
                 starts, some = tiles.starts[first : first + at_once + 1], slice(first, first + at_once)
-                pairs = slice(starts[0], starts[-1])
-                yield _Block(
-                    some, pairs, x, self._factors_of(tiles, some), tiles.rows[pairs], starts - starts[0]
-                )
+                pairs, spans = slice(starts[0], starts[-1]), list(pairwise((starts - starts[0]).tolist()))
+                tile, factors = tiles.tile[pairs] - first, self._factors_of(tiles, some)
+                yield _Block(some, pairs, x, *factors, tiles.rows[pairs], tile, spans)
 
-    def _factors_of(self, tiles: Tiles, some: slice) -> Factors:
+    def _factors_of(self, tiles: Tiles, some: slice) -> tuple[Array, Array]:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
         known = self._known.setdefault(tiles.level, {})
         keys = [tuple(corner) for corner in tiles.corner[some].tolist()]
         new = [k for k, key in enumerate(keys) if key not in known]
-        fresh: dict[tuple[int, ...], tuple[Array, Array]] = {}
-        if new:
-            z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
-            outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
-            centres, rights = self._node_factors(outputs)
-            fresh = {keys[k]: found for k, found in zip(new, zip(centres, rights))}
-            self._room_for_tiles -= rights.size
-            if self._room_for_tiles > 0:
-                known.update(fresh)
-        factors = [known.get(key) or fresh[key] for key in keys]
-        return np.array([centre for centre, _ in factors]), [right for _, right in factors]
+        if not new:
+            of_tiles = [known[key] for key in keys]
+            return np.array([centre for centre, _ in of_tiles]), np.array([right for _, right in of_tiles])
+        z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
+        outputs = self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1)
+        fresh = self._node_factors(outputs)
+        of_new = dict(zip((keys[k] for k in new), zip(*fresh)))
+        self._room_for_tiles -= fresh[1].size
+        if self._room_for_tiles > 0:
+            known.update(of_new)
+        if len(new) == len(keys):
+            return fresh
+        of_tiles = [of_new.get(key) or known[key] for key in keys]
+        return np.array([centre for centre, _ in of_tiles]), np.array([right for _, right in of_tiles])
 
     def _node_factors(self, outputs: Array) -> tuple[Array, Array]:
         """What the likelihood needs from nodes, for outputs (K, T, ·)."""
@@ -247,11 +257,12 @@ class Target:
         for each tile does it all.
         """
         if hasattr(self.joint, "data_factors"):
-            for pairs, left, right in self._factored(block, of_node, of_point):
-                np.matmul(left, right.T, out=table[pairs])
+            left, right = self._factors(block, of_node, of_point)
+            for of_tile, (first, last) in zip(right, block.spans):
+                np.dot(left[first:last], of_tile.T, out=table[first:last])
             return
-        for k, (first, last) in enumerate(pairwise(block.starts.tolist())):
-            outputs = block.factors[1][k]
+        for k, (first, last) in enumerate(block.spans):
+            outputs = block.right[k]
             turn = max(1, BLOCK // max(outputs.size, len(outputs) * block.x.shape[1]))
             for p in range(first, last, turn):
                 some = slice(p, min(p + turn, last))
@@ -261,21 +272,18 @@ class Target:
         if of_point is not None:
             table -= of_point[block.rows, None]
 
-    def _factored(
+    def _factors(
         self, block: _Block, of_node: Array | None = None, of_point: Array | None = None
-    ) -> Iterator[tuple[slice, Array, Array]]:
-        """For each tile its pairs, and what `_fill` writes there as left (pairs, F) · right (T, F)."""
-        centre, rights = block.factors
-        centres = np.repeat(centre, np.diff(block.starts), axis=0)
-        left = self.joint.data_factors(block.x[block.rows], centres)  # type: ignore[attr-defined]
+    ) -> tuple[Array, Array]:
+        """What `_fill` writes, as products left·right: left (P, F) of each pair, right (K, T, F) of each node."""
+        left = self.joint.data_factors(block.x, block.rows, block.centre, block.tile)  # type: ignore[attr-defined]
+        right = block.right
         if of_point is not None:
             left[:, 1] -= of_point[block.rows]
-        for k, (first, last) in enumerate(pairwise(block.starts.tolist())):
-            right = rights[k]
-            if of_node is not None:
-                right = right.copy()
-                right[:, 0] += of_node[k]  # the column that meets a 1
-            yield slice(first, last), left[first:last], right
+        if of_node is not None:
+            right = right.copy()
+            right[..., 0] += of_node  # the column that meets a 1
+        return left, right
 
     def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:
         """log p(z) and log |dz/dt| (K, T), and z (K, T, L), at the nodes of each tile."""
@@ -285,12 +293,12 @@ class Target:
         return _no_nan(log_prior), log_slope, z
 
     def _density(self, points: Ints, tiles: Tiles) -> tuple[Array, Array, Array]:
-        """f = p(x, z) |dz/dt| e^(−shift) at the nodes of each pair, (P, T), its sums (n, H), the shift (n,)."""
+        """f = p(x, z) |dz/dt| e^(−shift) at the nodes of each pair, (P, T), its sums (H, n), the shift (n,)."""
         shift = self._peak[points]
         with np.errstate(over="ignore", invalid="ignore"):
             f = self.log_joint(points, tiles, shift)
             sums = tiles.sums(np.exp(f, out=f))
-            if not (np.isfinite(sums).all() and sums[:, 0].all()):  # far from the peak that was seen
+            if not (np.isfinite(sums).all() and sums[0].all()):  # far from the peak that was seen
                 shift = shift + tiles.max(self.log_joint(points, tiles, shift))
                 f = self.log_joint(points, tiles, shift)
                 sums = tiles.sums(np.exp(f, out=f))
@@ -301,11 +309,10 @@ class Target:
         self._room -= f.size
         self._parts.append(_Part(points, tiles, f if self._room > 0 else None))
         with np.errstate(divide="ignore", invalid="ignore"):
-            halves = np.log(2 * sums[:, 1:] / sums[:, :1])
-            log_px = np.log(sums[:, 0]) + peak + tiles.dim * np.log(tiles.h)
-        gap, rounding = np.abs(halves).max(axis=1), 8 * EPS * (1 + np.abs(peak))
-        value = np.stack([log_px, log_px + halves[:, -1]], axis=1)
-        return Estimate(value, gap[:, None], rounding[:, None])
+            halves = np.log(2 * sums[1:] / sums[0])
+            log_px = np.log(sums[0]) + peak + tiles.dim * np.log(tiles.h)
+        gap, rounding = np.abs(halves).max(axis=0), 8 * EPS * (1 + np.abs(peak))
+        return Estimate(np.stack([log_px, log_px + halves[-1]]), gap[None], rounding[None])
 
     # ----- the posterior -----
 
@@ -321,12 +328,12 @@ class Target:
         for part in self._parts:
             z = self.log_prior(part.tiles)[2][part.tiles.tile]  # (P, T, L)
             f = self._density_of(part)
-            f = f / part.tiles.sums(f)[part.tiles.rows, :1]
-            m = np.stack([part.tiles.sums(f * z[..., i])[:, 0] for i in range(L)], axis=1)
+            f = f / part.tiles.sums(f)[0, part.tiles.rows, None]
+            m = np.stack([part.tiles.sums(f * z[..., i])[0] for i in range(L)], axis=1)
             r = z - m[part.tiles.rows, None]
             mean[part.points] = m
             for i, j in np.ndindex(L, L):
-                cov[part.points, i, j] = part.tiles.sums(f * r[..., i] * r[..., j])[:, 0]
+                cov[part.points, i, j] = part.tiles.sums(f * r[..., i] * r[..., j])[0]
         return mean, cov
 
     @property
@@ -344,7 +351,7 @@ class Target:
         z = np.asarray(z, dtype=float).reshape(-1, self.joint.latent_dim)
         x = self.x[points]
         log_likelihood = np.empty((len(x), len(z)))
-        self._fill(log_likelihood, _one_tile(x, self._node_factors(self.joint.outputs(z)[None])))
+        self._fill(log_likelihood, _one_tile(x, *self._node_factors(self.joint.outputs(z)[None])))
         return log_likelihood + self.joint.log_prior(z) - self.log_px[points][:, None]
 
     def posterior_density(self, z: Any, points: Any = slice(None)) -> Array:
@@ -360,7 +367,7 @@ class Target:
         for part in self._parts:
             at, f = (part.points, part.tiles), self._density_of(part)
             mine, others = self.sums_of_log_likelihood(f, *at), other.sums_of_log_likelihood(f, *at)
-            moved[part.points] = (mine - others)[:, 0] / part.tiles.sums(f)[:, 0]
+            moved[part.points] = (mine - others)[0] / part.tiles.sums(f)[0]
         return moved - (self.log_px - other.log_px)
 
 

@@ -532,7 +532,7 @@ def test_a_data_point_has_the_same_terms_alone_and_in_company(L):
     for n in range(5):
         alone = tv.decompose(model, theta, phi, x[n : n + 1])
         for name in TERMS:
-            assert abs(getattr(alone, name)[0] - getattr(together, name)[n]) < 1e-10
+            assert abs(getattr(alone, name)[0] - getattr(together, name)[n]) < 1e-9
 
 
 def test_a_target_keeps_its_theta_when_training_moves_on():
@@ -649,7 +649,9 @@ def test_nothing_beyond_the_look_exceeds_the_ceiling_drawn_there(seed, latent_di
     direction = r.standard_normal((20_000, latent_dim))
     z = direction / np.abs(direction).max(axis=1, keepdims=True) * (reach + r.exponential(3.0, (20_000, 1)))
     seen = joint.log_likelihood(x[:, None], joint.outputs(z)) + joint.log_prior(z)
-    assert (seen <= joint.beyond(reach)(x)[:, None] + 1e-9).all()
+    for floor in (np.full(len(x), -np.inf), seen.max(axis=1), seen.max(axis=1) - 30):
+        bound = joint.beyond(reach, x, floor)
+        assert (seen <= np.maximum(bound, floor)[:, None] + 1e-9).all()
 
 
 @pytest.mark.parametrize("outputs", [3, 40])
@@ -662,7 +664,9 @@ def test_nothing_within_a_cell_exceeds_the_ceiling_drawn_from_its_node(seed, lat
     z = r.uniform(-3, 3, (60, latent_dim))
     at_nodes = joint.log_likelihood(x[:, None], joint.outputs(z)) + joint.log_prior(z)
     floor = at_nodes.max(axis=1) - 30
-    rise, steep, factor = joint.rises(z, half, joint.outputs(z))(x, floor)
+    outputs, rises = joint.rises(z, half)
+    assert np.allclose(outputs, joint.outputs(z), rtol=1e-12, atol=1e-12)
+    rise, steep, factor = rises(x, floor)
     for part in (1.0, 0.3):
         near = z[:, None] + part * half * r.uniform(-1, 1, (60, 200, latent_dim))
         flat = near.reshape(-1, latent_dim)
