@@ -31,7 +31,8 @@ from .widgets.panel import Panel
 from .widgets.panels import Panels
 from .widgets.spaces import DataPanel
 
-SLICE = 0.012  # seconds of training between two looks at the keyboard
+SLICE = 0.01  # seconds of training between two looks at the keyboard
+ROUNDS = 10  # of the event loop at such a look: a key goes through several queues before it does anything
 ANSWER = 0.04  # seconds without training after a key, in which to show what it did
 SLOW_STEP = 0.015  # a step that takes longer is waited for in a thread, one at a time
 SMALLEST = (60, 18)
@@ -90,7 +91,7 @@ class TinyVAE(App[None]):
         self.session.run(self._run_at_start)
         self.set_interval(1 / self.fps, self.paint)
         self.train()
-        self.call_after_refresh(self.paint)
+        self.paint()  # before the first layout: the first thing on the screen is the whole of it
         if not gc.isenabled():  # cli.py turned it off for the start
             gc.freeze()  # what is loaded by now stays: going through it again and again cost up to 0.1 s a time
             gc.enable()
@@ -116,7 +117,8 @@ class TinyVAE(App[None]):
             self._tell_if_diverged()
             if self._paint_missed:
                 self.paint()
-            await asyncio.sleep(0.001)
+            for _ in range(ROUNDS):  # quicker than to sleep, if only for 0.001 s
+                await asyncio.sleep(0)
             while perf_counter() < self._answering:  # a key was pressed: first show what it did
                 await asyncio.sleep(0.001)
 

@@ -1,6 +1,7 @@
 """The program in a terminal: steps a second beside headless, frames, key to painted frame, start-up, memory."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -139,6 +140,7 @@ def bytes_per_step() -> tuple[int, float, float]:
 
 def tables(quick: bool) -> Iterator[str]:
     rounds = 2 if quick else 5
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # our modules are kept compiled, as the libraries are
     seconds: dict[str, list[float]] = {"headless": [], "app": []}
     gaps: list[float] = []
     for _ in range(rounds):

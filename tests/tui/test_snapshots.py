@@ -36,6 +36,8 @@ def prepared(
             if history is not None:
                 history.column("residual")[:] = 3e-14
                 history.column("error")[:] = 2e-12
+        for panel in app.panels.all:
+            panel.restart()  # how often it was painted so far is a matter of time
         app.paint(force=True)
         await pilot.pause(0)
         await pilot.pause(0)
