@@ -19,10 +19,10 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from tinyvae import DATASETS
-from tinyvae.gap import GapSplit
 from tinyvae.runs import Config, Run, Schedule
 
 from . import keys
+from .notes import gap_text
 from .palette import colors
 from .session import Session
 from .widgets.charts import StepChart
@@ -477,20 +477,3 @@ class TinyVAE(App[None]):
         for _, action, name, what, _ in keys.TABLE:
             if action != "quit":
                 yield SystemCommand(name, what, partial(self.run_action, action))
-
-
-def gap_text(split: GapSplit, chosen: int) -> str:
-    """The split gap in words and numbers, nats."""
-    mean = split.mean()
-    rows = (
-        ("KL to the posterior", split.kl_posterior[chosen], mean.kl_posterior),
-        ("approximation: the best q of the family", split.approximation[chosen], mean.approximation),
-        ("amortisation: what the encoder misses of that", split.amortisation[chosen], mean.amortisation),
-    )
-    table = "\n".join(f"| {name} | {one:.6f} | {average:.6f} |" for name, one, average in rows)
-    return (
-        "For each data point the best Gaussian q of the encoder's family was found by optimising the exact KL. What "
-        "even that one misses is the *approximation gap*; the rest is the *amortisation gap*: one encoder has to "
-        "serve all data points. (Cremer et al. 2018, equation 5.)\n\n"
-        f"| nats | the chosen x | mean of all |\n|---|---|---|\n{table}\n"
-    )

@@ -7,8 +7,7 @@ switches and rewinding always land between two steps. All numbers that a panel s
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyvae import TERMS, Diverged, StepRecord
+from tinyvae import Diverged, StepRecord
 from tinyvae.gap import GapSplit, split_gap
-from tinyvae.model import VAE
 from tinyvae.runs import Config, Run, Schedule, share
 from tinyvae.training import Evaluation, Settings
 
 from .history import Event, History
+from .notes import Lamp, lamps, note
+from .view import Units, View
 
 Array = NDArray[Any]
 
@@ -35,114 +35,7 @@ PHASES = (  # of one step, for slow motion
     "update φ",
     "update θ",
 )
-RECENT = 50  # steps over which a note counts
 SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, np.inf)  # steps per second
-GRID = 240  # values of z at which the latent panel draws a density; 56 per side on a plane
-PLANE = 56
-
-
-@dataclass(frozen=True)
-class Units:
-    """How the terms are written: in nats or bits, per data point or summed over the data, ELBO or loss."""
-
-    bits: bool = False
-    total: int = 0  # how many data points to sum over; 0 is the mean
-    loss: bool = False
-
-    @property
-    def factor(self) -> float:
-        return (1 / float(np.log(2)) if self.bits else 1.0) * (self.total or 1)
-
-    @property
-    def unit(self) -> str:
-        return ("bits" if self.bits else "nats") + (", sum" if self.total else " per")
-
-    @property
-    def of(self) -> str:
-        return f"of {self.total} points" if self.total else "data point"
-
-
-@dataclass(frozen=True)
-class View:
-    """The run at one step: everything that the panels show."""
-
-    step: int
-    row: dict[str, Any]
-    evaluation: Evaluation
-    model: VAE
-    chosen: int
-    meter: Any = None  # measures KL(q ‖ true posterior), in lessons
-
-    @cached_property
-    def true_kl(self) -> float | None:
-        """Mean KL of q to the true posterior, nats, as it is best aligned; None where nobody asks."""
-        return None if self.meter is None else float(self.meter.kl(self.evaluation.q))
-
-    @property
-    def x(self) -> Array:
-        """The chosen data point, (D,)."""
-        return np.asarray(self.evaluation.target.x[self.chosen])
-
-    @cached_property
-    def latent(self) -> "Latent":
-        """Prior, q and posterior of the chosen x on a grid of z."""
-        target, q, L = self.evaluation.target, self.evaluation.q, self.model.latent_dim
-        pick = [self.chosen]
-        reach = max(
-            3.5, *(np.abs(target.posterior_mean[pick]) + 3).ravel(), *(np.abs(q.mean[pick]) + 3).ravel()
-        )
-        reach = min(float(np.ceil(2 * reach) / 2), 12.0)
-        ticks = np.linspace(-reach, reach, GRID if L == 1 else PLANE)
-        z = ticks[:, None] if L == 1 else np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
-        shape = (len(ticks),) * L
-        density = target.posterior_density(z, pick)[0]
-        return Latent(
-            ticks,
-            np.exp(target.joint.log_prior(z)).reshape(shape),
-            np.exp(q[pick].log_prob(z[:, None]))[:, 0].reshape(shape),
-            density.reshape(shape),
-        )
-
-    @cached_property
-    def decoded(self) -> Array:
-        """The decoder's mean along z: a curve for z ∈ R¹ (G, D), the lines of a net for z ∈ R² (K, G, D)."""
-        ticks = np.linspace(-2.5, 2.5, 121)
-        if self.model.latent_dim == 1:
-            return self._mean_of(ticks[:, None])
-        lines = []
-        for fixed in np.linspace(-2, 2, 9):
-            still = np.full_like(ticks, fixed)
-            lines += [np.stack([ticks, still], 1), np.stack([still, ticks], 1)]
-        return np.stack([self._mean_of(line) for line in lines])
-
-    @cached_property
-    def reconstruction(self) -> Array:
-        """The decoder's mean at the mean of q of the chosen x, (D,)."""
-        return np.asarray(self._mean_of(self.evaluation.q.mean[[self.chosen]])[0])
-
-    def _mean_of(self, z: Array) -> Array:
-        out = np.asarray(self.model.decode(self.evaluation.theta, z))
-        return 1 / (1 + np.exp(-out)) if self.model.likelihood == "bernoulli" else out
-
-
-@dataclass(frozen=True)
-class Latent:
-    """Densities over a grid of z, `ticks` along each axis: (G,) or (G, G)."""
-
-    ticks: Array
-    prior: Array
-    q: Array
-    posterior: Array
-
-
-@dataclass(frozen=True)
-class Lamp:
-    """An invariant: what must not change while a group is frozen, and whether it held."""
-
-    says: str
-    watching: bool  # the group is frozen now
-    steps: int  # how many steps with the group frozen were watched
-    broken_at: int | None
 
 
 class Session:
@@ -376,57 +269,11 @@ class Session:
 
     def note(self, step: int) -> str:
         """A sentence on what is confusing and right in the steps before this one, or ""."""
-        if self.other is not None and step < len(self.other):
-            mine, old = self.history.row(step), self.other.row(step)
-            pairs = (("log p", "log_px"), ("ELBO", "elbo"), ("KL to posterior", "kl_posterior"))
-            changes = ", ".join(f"{name} {mine[t] - old[t]:+.4f}" for name, t in pairs).replace("-", "−")
-            return f"This branch minus the old run at this step: {changes}."
-        if step == 0:
-            return "Nothing has been learned yet: q and the decoder are random."
-        row = self.history.row(step)
-        theta_on, phi_on = on = np.stack([self._moves("theta"), self._moves("phi")])[:, :step]
-        others = np.flatnonzero((on != on[:, -1:]).any(axis=0))  # steps with other switches than this one
-        steps = min(RECENT, step - (int(others[-1]) + 1 if len(others) else 0))
-        change = {t: np.diff(self.history.column(t)[step - steps : step + 1]) for t in TERMS}
-        if not theta_on[-1]:
-            if not phi_on[-1]:
-                return "Both are frozen: nothing can move."
-            return "θ is frozen, log p stands still: each nat the ELBO gains, KL to the posterior loses."
-        if not phi_on[-1]:
-            if change["kl_posterior"].sum() > 0:
-                return "φ is frozen: q stays where it is while θ moves the posterior away from it."
-            return "φ is frozen: q and KL to the prior stand still, θ moves log p and the posterior."
-        both = int(((change["elbo"] > 0) & (change["kl_posterior"] > 0)).sum())
-        if both >= max(1, steps // 10):
-            return (
-                f"In {both} of the last {steps} steps the ELBO and KL to the posterior both rose: θ outran φ."
-            )
-        if row["elbo"] > 0:
-            return "The ELBO is above 0: x is continuous, a density can exceed 1 and so its log can exceed 0."
-        if change["kl_prior"].sum() > 0.01:
-            return "KL to the prior rises: q spends nats on telling data points apart. That is learning, not a bug."
-        return ""
-
-    # ----- what must hold -----
+        return note(self.history, self.other, step)
 
     def lamps(self) -> tuple[Lamp, Lamp]:
         """θ frozen ⇒ log_px constant; φ frozen ⇒ kl_prior constant: to the last bit, over the whole run."""
-        return (
-            self._lamp("θ frozen ⇒ log p constant", "theta", "log_px"),
-            self._lamp("φ frozen ⇒ KL to prior constant", "phi", "kl_prior"),
-        )
-
-    def _moves(self, group: str) -> Array:
-        """Whether the group was to move in each step, (steps,)."""
-        on, steps = self.history.column(f"{group}_on")[1:], self.history.column(f"{group}_steps")[1:]
-        return np.asarray((on > 0) & (steps > 0))
-
-    def _lamp(self, says: str, group: str, term: str) -> Lamp:
-        values, frozen = self.history.column(term), ~self._moves(group)
-        broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
-        update = self.trainer.update
-        now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0
-        return Lamp(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)
+        return lamps(self.history, self.trainer.update)
 
     # ----- keeping -----
 

@@ -10,7 +10,8 @@ from textual.message import Message
 from ..history import History
 from ..palette import background, colors, look
 from ..plots import LINEAR, LOG, SYMLOG, Band, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
-from ..session import Session, View
+from ..session import Session
+from ..view import View
 from .panel import Panel
 
 WHEEL = 1.5  # times as many steps, or as few, with each turn of the wheel

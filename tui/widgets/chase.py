@@ -8,7 +8,8 @@ from textual.geometry import Size
 
 from ..palette import background, colors, look
 from ..plots import Curve, Plot, Points, Range, mix, plane
-from ..session import Session, View
+from ..session import Session
+from ..view import View
 from .panel import Panel
 
 TRAIL = 24  # how many looks back the trails reach

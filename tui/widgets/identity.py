@@ -8,8 +8,10 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
+from ..notes import Lamp
 from ..palette import NAMES, colors
-from ..session import Lamp, Session, Units, View
+from ..session import Session
+from ..view import Units, View
 
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior")
 SIGNS = {"log_px": "=", "reconstruction": "−", "kl_prior": "+", "kl_posterior": "│"}  # after the term

@@ -7,7 +7,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ..plots import Plot
-from ..session import Session, View
+from ..session import Session
+from ..view import View
 
 
 class Panel(Widget, can_focus=True):

@@ -10,7 +10,8 @@ from textual.message import Message
 
 from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, Range, Series, density_levels, line_chart, mix, plane
-from ..session import Latent, Session, View
+from ..session import Session
+from ..view import Latent, View
 from .panel import Panel
 
 GHOST = 24  # how many looks back the ghost of the posterior stands

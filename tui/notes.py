@@ -1,0 +1,103 @@
+"""What is said in words: a note on what is confusing and right, whether the invariants held, the gap split."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyvae import TERMS
+from tinyvae.gap import GapSplit
+
+from .history import History
+
+Array = NDArray[Any]
+
+RECENT = 50  # steps over which a note counts
+
+
+def note(history: History, other: History | None, step: int) -> str:
+    """A sentence on what is confusing and right in the steps before this one, or "".
+
+    `other` is the run that a branch is compared with.
+    """
+    row = history.row(step)
+    if other is not None and step < len(other):
+        old = other.row(step)
+        pairs = (("log p", "log_px"), ("ELBO", "elbo"), ("KL to posterior", "kl_posterior"))
+        changes = ", ".join(f"{name} {row[t] - old[t]:+.4f}" for name, t in pairs).replace("-", "−")
+        return f"This branch minus the old run at this step: {changes}."
+    if step == 0:
+        return "Nothing has been learned yet: q and the decoder are random."
+    on = np.stack([moves(history, "theta"), moves(history, "phi")])[:, max(0, step - RECENT) : step]
+    others = np.flatnonzero((on != on[:, -1:]).any(axis=0))  # steps with other switches than this one
+    steps = on.shape[1] - (int(others[-1]) + 1 if len(others) else 0)
+    change = {t: np.diff(history.column(t)[step - steps : step + 1]) for t in TERMS}
+    theta_on, phi_on = on[:, -1]
+    if not theta_on:
+        if not phi_on:
+            return "Both are frozen: nothing can move."
+        return "θ is frozen, log p stands still: each nat the ELBO gains, KL to the posterior loses."
+    if not phi_on:
+        if change["kl_posterior"].sum() > 0:
+            return "φ is frozen: q stays where it is while θ moves the posterior away from it."
+        return "φ is frozen: q and KL to the prior stand still, θ moves log p and the posterior."
+    both = int(((change["elbo"] > 0) & (change["kl_posterior"] > 0)).sum())
+    if both >= max(1, steps // 10):
+        return f"In {both} of the last {steps} steps the ELBO and KL to the posterior both rose: θ outran φ."
+    if row["elbo"] > 0:
+        return "The ELBO is above 0: x is continuous, a density can exceed 1 and so its log can exceed 0."
+    if change["kl_prior"].sum() > 0.01:
+        return "KL to the prior rises: q spends nats on telling data points apart. That is learning, not a bug."
+    return ""
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """An invariant: what must not change while a group is frozen, and whether it held."""
+
+    says: str
+    watching: bool  # the group is frozen now
+    steps: int  # how many steps with the group frozen were watched
+    broken_at: int | None
+
+
+def lamps(history: History, update: Any) -> tuple[Lamp, Lamp]:
+    """θ frozen ⇒ log_px constant; φ frozen ⇒ kl_prior constant: to the last bit, over the whole run.
+
+    `update` says what the next step moves.
+    """
+    return (
+        _lamp(history, update, "θ frozen ⇒ log p constant", "theta", "log_px"),
+        _lamp(history, update, "φ frozen ⇒ KL to prior constant", "phi", "kl_prior"),
+    )
+
+
+def _lamp(history: History, update: Any, says: str, group: str, term: str) -> Lamp:
+    values, frozen = history.column(term), ~moves(history, group)
+    broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
+    now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0
+    return Lamp(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)
+
+
+def moves(history: History, group: str) -> Array:
+    """Whether the group was to move in each step, (steps,)."""
+    on, steps = history.column(f"{group}_on")[1:], history.column(f"{group}_steps")[1:]
+    return np.asarray((on > 0) & (steps > 0))
+
+
+def gap_text(split: GapSplit, chosen: int) -> str:
+    """The split gap in words and numbers, nats."""
+    mean = split.mean()
+    rows = (
+        ("KL to the posterior", split.kl_posterior[chosen], mean.kl_posterior),
+        ("approximation: the best q of the family", split.approximation[chosen], mean.approximation),
+        ("amortisation: what the encoder misses of that", split.amortisation[chosen], mean.amortisation),
+    )
+    table = "\n".join(f"| {name} | {one:.6f} | {average:.6f} |" for name, one, average in rows)
+    return (
+        "For each data point the best Gaussian q of the encoder's family was found by optimising the exact KL. What "
+        "even that one misses is the *approximation gap*; the rest is the *amortisation gap*: one encoder has to "
+        "serve all data points. (Cremer et al. 2018, equation 5.)\n\n"
+        f"| nats | the chosen x | mean of all |\n|---|---|---|\n{table}\n"
+    )

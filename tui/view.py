@@ -1,0 +1,110 @@
+"""What the panels show: a run at one step, with the densities over z; and the units in which terms are written."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyvae.model import VAE
+from tinyvae.training import Evaluation
+
+Array = NDArray[Any]
+
+GRID = 240  # values of z at which the latent panel draws a density; 56 per side on a plane
+PLANE = 56
+
+
+@dataclass(frozen=True)
+class Units:
+    """How the terms are written: in nats or bits, per data point or summed over the data, ELBO or loss."""
+
+    bits: bool = False
+    total: int = 0  # how many data points to sum over; 0 is the mean
+    loss: bool = False
+
+    @property
+    def factor(self) -> float:
+        return (1 / float(np.log(2)) if self.bits else 1.0) * (self.total or 1)
+
+    @property
+    def unit(self) -> str:
+        return ("bits" if self.bits else "nats") + (", sum" if self.total else " per")
+
+    @property
+    def of(self) -> str:
+        return f"of {self.total} points" if self.total else "data point"
+
+
+@dataclass(frozen=True)
+class View:
+    """The run at one step: everything that the panels show."""
+
+    step: int
+    row: dict[str, Any]
+    evaluation: Evaluation
+    model: VAE
+    chosen: int
+    meter: Any = None  # measures KL(q ‖ true posterior), in lessons
+
+    @cached_property
+    def true_kl(self) -> float | None:
+        """Mean KL of q to the true posterior, nats, as it is best aligned; None where nobody asks."""
+        return None if self.meter is None else float(self.meter.kl(self.evaluation.q))
+
+    @property
+    def x(self) -> Array:
+        """The chosen data point, (D,)."""
+        return np.asarray(self.evaluation.target.x[self.chosen])
+
+    @cached_property
+    def latent(self) -> "Latent":
+        """Prior, q and posterior of the chosen x on a grid of z."""
+        target, q, L = self.evaluation.target, self.evaluation.q, self.model.latent_dim
+        pick = [self.chosen]
+        reach = max(
+            3.5, *(np.abs(target.posterior_mean[pick]) + 3).ravel(), *(np.abs(q.mean[pick]) + 3).ravel()
+        )
+        reach = min(float(np.ceil(2 * reach) / 2), 12.0)
+        ticks = np.linspace(-reach, reach, GRID if L == 1 else PLANE)
+        z = ticks[:, None] if L == 1 else np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+        shape = (len(ticks),) * L
+        density = target.posterior_density(z, pick)[0]
+        return Latent(
+            ticks,
+            np.exp(target.joint.log_prior(z)).reshape(shape),
+            np.exp(q[pick].log_prob(z[:, None]))[:, 0].reshape(shape),
+            density.reshape(shape),
+        )
+
+    @cached_property
+    def decoded(self) -> Array:
+        """The decoder's mean along z: a curve for z ∈ R¹ (G, D), the lines of a net for z ∈ R² (K, G, D)."""
+        ticks = np.linspace(-2.5, 2.5, 121)
+        if self.model.latent_dim == 1:
+            return self._mean_of(ticks[:, None])
+        lines = []
+        for fixed in np.linspace(-2, 2, 9):
+            still = np.full_like(ticks, fixed)
+            lines += [np.stack([ticks, still], 1), np.stack([still, ticks], 1)]
+        return np.stack([self._mean_of(line) for line in lines])
+
+    @cached_property
+    def reconstruction(self) -> Array:
+        """The decoder's mean at the mean of q of the chosen x, (D,)."""
+        return np.asarray(self._mean_of(self.evaluation.q.mean[[self.chosen]])[0])
+
+    def _mean_of(self, z: Array) -> Array:
+        out = np.asarray(self.model.decode(self.evaluation.theta, z))
+        return 1 / (1 + np.exp(-out)) if self.model.likelihood == "bernoulli" else out
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Densities over a grid of z, `ticks` along each axis: (G,) or (G, G)."""
+
+    ticks: Array
+    prior: Array
+    q: Array
+    posterior: Array
