@@ -29,7 +29,7 @@ from .quadrature import (
     tile_up,
 )  # fmt: skip
 
-FIRST_LOOK = {1: 2, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane
+FIRST_LOOK = {1: 3, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane or where bounds between nodes are known
 FINEST_LOOK = 40
 REACH = {1: 256, 2: 32}  # how far from 0 a look may go, after beginning with about |z| <= 8
 LOOK = 2**17  # nodes of one look; fewer if much is computed at each
@@ -102,10 +102,12 @@ class Ellipsoids:
 
     def count(self, level: Ints) -> Array:
         dim, h = self.mean.shape[1], spacing(level)[:, None]
+        box = np.prod(2 * self.half_sides / h + 1, axis=1)
+        if dim == 1:
+            return box
         axes = self.radius * np.diagonal(self.cholesky, axis1=1, axis2=2) / h
-        ellipse = (2 if dim == 1 else np.pi) * np.prod(axes + 0.5, axis=1)
-        box = np.prod(2 * self.half_sides / h + 1, axis=1)  # `chosen` looks at its tiles
-        return np.maximum(ellipse, box / SIDE[dim] ** dim)
+        ellipse = np.pi * np.prod(axes + 0.5, axis=1)
+        return np.maximum(ellipse, box / SIDE[dim] ** dim)  # `chosen` looks at the tiles of the box
 
     def tiles(self, points: Ints, level: int) -> Iterator[tuple[Ints, Tiles]]:
         return tile_up(self, points, level, self.mean.shape[1])
@@ -255,8 +257,9 @@ def scan(
     least, drop = np.full(n, -(10**6)), drop_for(tolerance)
     most = min(LOOK, LOOK_NUMBERS // per_node)  # nodes of one look
     reach = 4.0 if bounded else float(np.ceil(np.sqrt(2 * drop)))
+    first = FIRST_LOOK[dim] if beyond is None else FIRST_LOOK[2]
     # Points, level, the first and the last node along each axis, and whether that is the whole of the support.
-    todo = [(np.arange(n), FIRST_LOOK[dim], *_square(reach, FIRST_LOOK[dim], dim), not bounded)]
+    todo = [(np.arange(n), first, *_square(reach, first, dim), not bounded)]
     while todo:
         points, level, low, high, whole = todo.pop()
         h, sides = 0.5**level, tuple(high - low + 1)
