@@ -20,7 +20,7 @@ from .model import Gaussian
 from .ops import LOG_2PI
 from .quadrature import EPS, Array, Estimate, Ints, Tiles, certify, level_for
 from .support import LOG_ZERO, Ellipsoids, Tables, drop_for, inverse_of, scan, to_support
-from .target import INTEGRALS, KEEP, Joint, Target
+from .target import INTEGRALS, KEEP, Joint, Target, no_nan
 
 MOST_FINER = {1: 10, 2: 6}  # levels by which a q goes finer than its own width asks, to where the posterior is
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
@@ -132,7 +132,7 @@ class Expectations:
                 mean, cholesky = (np.clip(np.nan_to_num(v), -1e30, 1e30) for v in (mean, cholesky))
             self.support = Ellipsoids(mean, cholesky, radius)
             self.start = level_for(np.minimum(self.support.width, 1.0), self.dim, self.tolerance)
-            self._inverse = inverse_of(q.cholesky)
+            self._inverse, self._kl_prior = inverse_of(q.cholesky), q.kl_prior
         else:
             bounded = bool(np.isfinite(joint.support[0]))
             self.support = scan(partial(self._survey, joint), n, self.dim, self.tolerance, bounded)
@@ -151,7 +151,7 @@ class Expectations:
             t: self._tables[t] for kept in self._tiles.values() for _, t in kept if t in self._tables
         }
         error = np.where(self.support.resolved, got.error, np.inf)
-        kl_prior = self.q.kl_prior if self._closed else got.value[2]
+        kl_prior = self._kl_prior if self._closed else got.value[2]
         kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[2]
         return Decomposition(
             target.log_px, got.value[0], kl_prior, got.value[1],
@@ -193,7 +193,7 @@ class Expectations:
         log_prior, log_slope, z = target.log_prior(tiles)
         log_q = self._log_q(points, tiles, z)
         weight = np.exp(log_q + log_slope[tiles.tile] if log_slope.any() else log_q)
-        np.maximum(log_q, LOG_ZERO, out=log_q)
+        log_q = no_nan(log_q)
         for pairs, of_tile in zip(tiles.pairs, log_prior):
             log_q[pairs] -= of_tile
         log_q *= weight

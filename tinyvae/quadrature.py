@@ -20,7 +20,7 @@ N data points, L latent dims, P pairs (tile, data point), K tiles, T nodes in a 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -88,6 +88,11 @@ class Tiles:
         self.starts = np.searchsorted(self.tile, np.arange(len(used) + 1))  # of each tile's pairs
         corner = np.stack(np.unravel_index(used, chosen.shape[1:]), axis=1) + low
         self.corner = corner * SIDE[self.dim]  # (K, L), the index of each tile's first node
+
+    @cached_property
+    def keys(self) -> list[tuple[int, ...]]:
+        """What tells the tiles of a level apart."""
+        return [tuple(corner) for corner in self.corner.tolist()]
 
     @property
     def pairs(self) -> list[slice]:
@@ -188,8 +193,8 @@ def level_for(width: Array, dim: int, tolerance: float) -> Ints:
 
 def refinement(gap: Array, tolerance: float) -> Ints:
     """How many levels finer a gap should shrink to the tolerance: with tanh units it falls like exp(−const/h)."""
-    gap = np.clip(gap, np.exp(-50), 0.1)
-    return np.ceil(OCTAVE * np.log2(np.log(tolerance) / np.log(gap))).astype(np.int64)
+    log_gap = np.minimum(np.maximum(np.log(gap), -50), np.log(0.1))
+    return np.ceil(OCTAVE * np.log2(np.log(tolerance) / log_gap)).astype(np.int64)
 
 
 def certify(
@@ -206,8 +211,10 @@ def certify(
     step, most = OCTAVE // 2, np.sort(start)[int(0.98 * (len(start) - 1))]
     common = int(start.max()) if start.max() <= most + OCTAVE else int(most)
     level = common + step * -((common - start) // step)
+    if dim == 1:
+        level = np.maximum(level, common)
     for coarse in range(level.min(), common, step):
-        if dim == 1 or (level == coarse).sum() < len(level) / 8:
+        if (level == coarse).sum() < len(level) / 8:
             level[level == coarse] += step
     while (over := support.count(level) > MAX_NODES[dim]).any():
         level[over] -= OCTAVE

@@ -415,8 +415,7 @@ def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float)
     gap = np.abs(np.log(2 * sums[1:] / sums[0])).max(axis=0)
     level = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE + (dim == 1)  # nodes are cheap on a line
     if (coarse := ~(gap < 0.01)).any():
-        width = _narrowest(table[coarse], highest[coarse], h)
-        level[coarse] = level_for(width, dim, tolerance) + 1
+        level[coarse] = level_for(_narrowest(table, highest, h)[coarse], dim, tolerance) + 1
     return level
 
 
@@ -428,7 +427,7 @@ def _narrowest(table: Array, highest: Ints, h: float) -> Array:
     n, dim = len(table), table.ndim - 1
     flat, total, start = table.reshape(n, -1), np.ones(n), np.arange(n)
     for stride in (1, table.shape[-1])[:dim]:
-        k = np.clip(highest, stride, flat.shape[1] - 1 - stride)
+        k = np.minimum(np.maximum(highest, stride), flat.shape[1] - 1 - stride)
         bend = 2 * flat[start, k] - flat[start, k - stride] - flat[start, k + stride]
         total += np.maximum(bend / h**2 - 1, 0.0)
     return 1 / np.sqrt(total)

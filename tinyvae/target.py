@@ -8,7 +8,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -90,6 +90,7 @@ class _Part:
     points: Ints  # (n,)
     tiles: Tiles
     density: Array | None  # (P, T), not normalised; None if there was no room to keep it
+    mass: Array  # its sum, (n,)
 
 
 class _Block(NamedTuple):
@@ -164,7 +165,7 @@ class Target:
             x, table = self.x.take(points, axis=0), np.empty((len(points), len(z)))
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 self._fill(table, _one_tile(x, *factors), log_prior[None])
-            return _no_nan(table), None if rises is None else partial(rises, x)
+            return no_nan(table), None if rises is None else partial(rises, x)
 
         return tables
 
@@ -180,7 +181,7 @@ class Target:
         table = np.empty((len(tiles.tile), len(tiles.offsets)))
         for block in self._blocks(points, tiles):
             self._fill(table[block.pairs], block)
-        return _no_nan(table)
+        return no_nan(table)
 
     def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
         """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
@@ -189,7 +190,7 @@ class Target:
         log_prior += log_slope
         for block in self._blocks(points, tiles):
             self._fill(table[block.pairs], block, log_prior[block.tiles], shift)
-        return _no_nan(table)
+        return no_nan(table)
 
     def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
         """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (H, n).
@@ -197,21 +198,37 @@ class Target:
         Where a joint gives factors, log p(x|z) = left·right, the sum moves inside: left·Σ weight·right. That
         needs no table of log p(x|z).
         """
-        if hasattr(self.joint, "data_factors"):
-            classes = len(CLASSES[tiles.dim])
-            by_class, weight_of = np.empty((classes, len(weight))), weight.reshape(len(weight), classes, -1)
-            for block in self._blocks(points, tiles):
+        return tiles.of_points(self._sums_of_pairs(weight, points, tiles, len(CLASSES[tiles.dim])))
+
+    def _sums_of_pairs(
+        self, weight: Array, points: Ints, tiles: Tiles, classes: int, minus: "Target | None" = None
+    ) -> Array:
+        """The sums of weight · log p(x|z) over each class of nodes, or over all as one class: (classes, P).
+
+        With another Target to subtract, those of the difference to its log p(x|z).
+        """
+        sums, weight_of = np.empty((classes, len(weight))), weight.reshape(len(weight), classes, -1)
+        if all(hasattr(of.joint, "data_factors") for of in (self, minus or self)):
+            others = repeat(None) if minus is None else minus._blocks(points, tiles)
+            for block, other in zip(self._blocks(points, tiles), others):
                 left, right = self._factors(block)
+                if minus is not None and other is not None:
+                    left_of_other, right_of_other = minus._factors(other)
+                    left = np.concatenate([left, -left_of_other], axis=1)
+                    right = np.concatenate([right, right_of_other], axis=2)
                 rights = right.reshape(len(right), classes, -1, right.shape[2])
-                sums = np.empty((classes, *left.shape))
+                inner = np.empty((classes, *left.shape))
                 for c in range(classes):
                     w = weight_of[block.pairs, c]
                     for of_tile, (first, last) in zip(rights[:, c], block.spans):
-                        np.dot(w[first:last], of_tile, out=sums[c, first:last])
-                by_class[:, block.pairs] = np.einsum("pf,cpf->cp", left, sums)
-            if np.isfinite(by_class).all():
-                return tiles.of_points(by_class)
-        return tiles.sums(weight * self.log_likelihood(points, tiles))
+                        np.dot(w[first:last], of_tile, out=inner[c, first:last])
+                sums[:, block.pairs] = np.einsum("pf,cpf->cp", left, inner)
+            if np.isfinite(sums).all():
+                return sums
+        table = self.log_likelihood(points, tiles)
+        if minus is not None:
+            table -= minus.log_likelihood(points, tiles)
+        return np.einsum("pct,pct->cp", weight_of, table.reshape(weight_of.shape))
 
     def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[_Block]:
         x, at_once = self.x.take(points, axis=0), max(1, CACHE // (len(tiles.offsets) * self.x.shape[1]))
@@ -225,7 +242,7 @@ class Target:
     def _factors_of(self, tiles: Tiles, some: slice) -> tuple[Array, Array]:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
         known = self._known.setdefault(tiles.level, {})
-        keys = [tuple(corner) for corner in tiles.corner[some].tolist()]
+        keys = tiles.keys[some]
         new = [k for k, key in enumerate(keys) if key not in known]
         if not new:
             of_tiles = [known[key] for key in keys]
@@ -290,7 +307,7 @@ class Target:
         z, log_slope = to_support(tiles.nodes(), self.joint.support)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
-        return _no_nan(log_prior), log_slope, z
+        return no_nan(log_prior), log_slope, z
 
     def _density(self, points: Ints, tiles: Tiles) -> tuple[Array, Array, Array]:
         """f = p(x, z) |dz/dt| e^(−shift) at the nodes of each pair, (P, T), its sums (H, n), the shift (n,)."""
@@ -307,7 +324,7 @@ class Target:
     def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
         f, sums, peak = self._density(points, tiles)
         self._room -= f.size
-        self._parts.append(_Part(points, tiles, f if self._room > 0 else None))
+        self._parts.append(_Part(points, tiles, f if self._room > 0 else None, sums[0]))
         with np.errstate(divide="ignore", invalid="ignore"):
             halves = np.log(2 * sums[1:] / sums[0])
             log_px = np.log(sums[0]) + peak + tiles.dim * np.log(tiles.h)
@@ -328,7 +345,7 @@ class Target:
         for part in self._parts:
             z = self.log_prior(part.tiles)[2][part.tiles.tile]  # (P, T, L)
             f = self._density_of(part)
-            f = f / part.tiles.sums(f)[0, part.tiles.rows, None]
+            f = f / part.mass[part.tiles.rows, None]
             m = np.stack([part.tiles.sums(f * z[..., i])[0] for i in range(L)], axis=1)
             r = z - m[part.tiles.rows, None]
             mean[part.points] = m
@@ -366,12 +383,12 @@ class Target:
         moved = np.empty(len(self))
         for part in self._parts:
             at, f = (part.points, part.tiles), self._density_of(part)
-            mine, others = self.sums_of_log_likelihood(f, *at), other.sums_of_log_likelihood(f, *at)
-            moved[part.points] = (mine - others)[0] / part.tiles.sums(f)[0]
+            of_pairs = self._sums_of_pairs(f, *at, 1, minus=other)[0]
+            moved[part.points] = np.bincount(part.tiles.rows, of_pairs, len(part.points)) / part.mass
         return moved - (self.log_px - other.log_px)
 
 
-def _no_nan(table: Array) -> Array:
+def no_nan(table: Array) -> Array:
     """The table with what overflowed or came out as log 0 replaced by a very small logarithm."""
     flat = table.reshape(-1)
     return table if np.isfinite(flat @ flat) else np.fmax(table, LOG_ZERO, out=table)
