@@ -112,6 +112,9 @@ class _Table:
     weight: Array  # q(z|x) |dz/dt| at the nodes of each pair, (P, T)
     mass: Array  # its sums, without the spacing
     kl_prior: Array  # E_q[log q(z|x) − log p(z)]
+    missing: (
+        Array  # ∞ where the mass, with the spacing, is not 1, as it is of any q: something was missed, else 0
+    )
 
 
 class Expectations:
@@ -184,10 +187,9 @@ class Expectations:
         value = integrals[np.arange(len(integrals)), [-2, -1, -2][: len(integrals)]]  # on A, on B, on A
         gap = np.abs(integrals - value[:, None]).max(axis=1)
         value = np.where(np.isnan(value), integrals[:, 0], value)
-        # Any q has the mass 1: if some is missing, the look or the lattice missed it.
-        mass = table.mass[0] * tiles.h**self.dim
-        gap = np.maximum(gap, np.where(np.abs(mass - 1) < 1e-6, 0.0, np.inf))
-        return Estimate(value, gap, np.broadcast_to(8 * EPS * (1 + size), value.shape))
+        return Estimate(
+            value, np.maximum(gap, table.missing), np.broadcast_to(8 * EPS * (1 + size), value.shape)
+        )
 
     def _table(self, target: Target, points: Ints, tiles: Tiles) -> _Table:
         log_prior, log_slope, z = target.log_prior(tiles)
@@ -199,7 +201,8 @@ class Expectations:
         log_q *= weight
         mass = tiles.sums(weight)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
-            return _Table(weight, mass, tiles.sums(log_q) / mass)
+            missing = np.where(np.abs(mass[0] * tiles.h**self.dim - 1) < 1e-6, 0.0, np.inf)
+            return _Table(weight, mass, tiles.sums(log_q) / mass, missing)
 
     def _log_q(self, points: Ints, tiles: Tiles, z: Array) -> Array:
         """log q(z|x) at the nodes of each pair, (P, T)."""
