@@ -85,3 +85,10 @@ def test_the_plots_know_neither_engine_nor_app(path):
 
 def test_the_check_of_loaded_packages_does_see_them():
     assert {"rich", "numpy"} <= loaded_by("rich", "numpy")
+
+
+@pytest.mark.parametrize(("start", "threads"), [("-m", "1"), ("-c", "None")])
+def test_the_program_takes_one_thread_for_matrices_and_the_library_sets_nothing(start, threads):
+    clean = f"import os, sys; os.environ.pop('OPENBLAS_NUM_THREADS', None); sys.argv[0] = '{start}'"
+    out = python(f"{clean}; import tinyvae; print(os.environ.get('OPENBLAS_NUM_THREADS'))")
+    assert out.strip() == threads

@@ -1,5 +1,13 @@
 """tinyvae: watch, exactly, what a variational autoencoder does at every training step."""
 
+import os
+import sys
+
+if sys.argv[:1] == [
+    "-m"
+]:  # `python -m tinyvae`: now, before NumPy is loaded, is the time for what tui/cli.py sets
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from .datasets import DATASETS as DATASETS
 from .datasets import DataError as DataError
 from .datasets import Dataset as Dataset

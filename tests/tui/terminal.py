@@ -13,8 +13,8 @@ import time
 SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P_^].*?(?:\x07|\x1b\\)|[=>78]|\([A-Z0-9])", re.DOTALL)
 # The terminal becomes the one that controls the program, as in a shell: so it is told of a resize.
 START = (
-    "import fcntl, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "runpy.run_module('tinyvae', run_name='__main__')"
+    "import fcntl, runpy, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "sys.argv[0] = '-m'; runpy.run_module('tinyvae', run_name='__main__')"  # as `python -m tinyvae` does
 )
 
 

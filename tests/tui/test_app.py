@@ -271,6 +271,20 @@ async def test_bits_sums_and_the_loss_are_only_another_way_to_write():
         assert state_of(app) == before
 
 
+async def test_the_app_sleeps_until_the_next_step_is_due(monkeypatch):
+    async with opened() as (app, _):
+        looks = []
+        advance = app.session.advance
+        monkeypatch.setattr(app.session, "advance", lambda seconds: looks.append(seconds) or advance(seconds))
+        app.session.speed = 0.5
+        app.session.run(True)
+        await until(lambda: app.session.step == 1)
+        looks.clear()
+        await asyncio.sleep(0.2)
+        assert app.session.step == 1  # the next is due after two seconds
+        assert len(looks) < 250  # and not some thousands, which would keep a processor busy
+
+
 async def test_freezing_theta_lights_its_lamp_and_freezes_log_px_on_screen():
     async with opened() as (app, pilot):
         await press(pilot, "s", "s", "t")
