@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from textual.filter import ANSIToTruecolor, LineFilter
 from textual.geometry import Size
 from textual.strip import Strip
 from textual.widget import Widget
@@ -43,13 +44,18 @@ class Panel(Widget, can_focus=True):
         """Another run begins: forget what was kept from frame to frame."""
 
     def render_line(self, y: int) -> Strip:
-        if self.view is None or self.session is None or self.size.width < 1:
-            return Strip.blank(self.size.width, self.rich_style)
-        if self.plot is None or self._drawn_at != self.size:
-            self.plot, self._drawn_at = self.draw(self.view, self.session, self.size), self.size
-        return (
-            self.plot.strips[y] if y < len(self.plot.strips) else Strip.blank(self.size.width, self.rich_style)
-        )
+        if self.plot is None or (y == 0 and self._drawn_at != self.size):  # to ask for the size takes its time
+            size = self.size
+            if self.view is None or self.session is None or size.width < 1:
+                return Strip.blank(size.width, self.rich_style)
+            self.plot, self._drawn_at = self.draw(self.view, self.session, size), size
+        if y < len(self.plot.strips):
+            return self.plot.strips[y]
+        return Strip.blank(self._drawn_at.width, self.rich_style)
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """Without the one for the terminal's own colours: plots and borders have none, and it takes its time."""
+        return [each for each in super().get_line_filters() if not isinstance(each, ANSIToTruecolor)]
 
     def on_resize(self) -> None:
         self.plot = None
