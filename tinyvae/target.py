@@ -176,6 +176,7 @@ class Target:
         with np.errstate(over="ignore", invalid="ignore"):
             return np.concatenate([self.joint.beyond(reach, x[some], floor[some]) for some in parts])  # type: ignore[attr-defined]
 
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
         """log p(x|z) at the nodes of each pair, (P, T)."""
         table = np.empty((len(tiles.tile), len(tiles.offsets)))
@@ -183,6 +184,7 @@ class Target:
             self._fill(table[block.pairs], block)
         return no_nan(table)
 
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
         """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
         table = np.empty((len(tiles.tile), len(tiles.offsets)))
@@ -200,6 +202,7 @@ class Target:
         """
         return tiles.of_points(self._sums_of_pairs(weight, points, tiles, len(CLASSES[tiles.dim])))
 
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def _sums_of_pairs(
         self, weight: Array, points: Ints, tiles: Tiles, classes: int, minus: "Target | None" = None
     ) -> Array:
@@ -232,12 +235,11 @@ class Target:
 
     def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[_Block]:
         x, at_once = self.x.take(points, axis=0), max(1, CACHE // (len(tiles.offsets) * self.x.shape[1]))
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            for first in range(0, len(tiles.corner), at_once):
-                starts, some = tiles.starts[first : first + at_once + 1], slice(first, first + at_once)
-                pairs, spans = slice(starts[0], starts[-1]), list(pairwise((starts - starts[0]).tolist()))
-                tile, factors = tiles.tile[pairs] - first, self._factors_of(tiles, some)
-                yield _Block(some, pairs, x, *factors, tiles.rows[pairs], tile, spans)
+        for first in range(0, len(tiles.corner), at_once):
+            starts, some = tiles.starts[first : first + at_once + 1], slice(first, first + at_once)
+            pairs, spans = slice(starts[0], starts[-1]), list(pairwise((starts - starts[0]).tolist()))
+            tile, factors = tiles.tile[pairs] - first, self._factors_of(tiles, some)
+            yield _Block(some, pairs, x, *factors, tiles.rows[pairs], tile, spans)
 
     def _factors_of(self, tiles: Tiles, some: slice) -> tuple[Array, Array]:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""

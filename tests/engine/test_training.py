@@ -622,6 +622,13 @@ def test_a_bad_ratio_is_told_what_was_expected_and_what_came(name, steps):
         tv.Update(**{name: steps})
 
 
+def test_an_evaluated_step_leaves_numpys_warnings_as_they_were():
+    before = np.geterr()
+    trainer = tv.Trainer(tv.VAE(2, 1, (4,)), tv.load_dataset("arc", n=16).x, batch_size=8)
+    trainer.step()
+    assert np.geterr() == before
+
+
 # ----- trained to the end -----
 
 
