@@ -793,6 +793,7 @@ async def test_the_theme_can_be_changed_while_running_and_the_plots_follow():
         for theme, color in (("textual-light", LIGHT["elbo"]), ("textual-dark", DARK["elbo"])):
             app.theme = theme
             await press(pilot)
+            await until(lambda: app.query_one(BoundChart).plot is not None)  # it is drawn anew
             inks = {
                 segment.style.color.get_truecolor().hex
                 for strip in app.query_one(BoundChart).plot.strips
