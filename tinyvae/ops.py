@@ -82,11 +82,7 @@ def sigmoid(a):
 
 def softplus(a):
     """log(1 + exp(a)) without overflow, elementwise."""
-    result = np.abs(a)
-    np.negative(result, out=result)
-    np.log1p(np.exp(result, out=result), out=result)
-    result += np.maximum(a, 0)
-    return result
+    return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
 
 
 @primitive

@@ -117,9 +117,10 @@ class TinyVAE(App[None]):
             self._tell_if_diverged()
             if self._paint_missed:
                 self.paint()
-            for _ in range(ROUNDS if taken else 0):  # quicker than to sleep, if only for 0.001 s
-                await asyncio.sleep(0)
-            if not taken:  # the next step is not due yet
+            if taken:
+                for _ in range(ROUNDS):  # quicker than to sleep, if only for 0.001 s
+                    await asyncio.sleep(0)
+            else:  # the next step is not due yet
                 await asyncio.sleep(0.001)
             while perf_counter() < self._answering:  # a key was pressed: first show what it did
                 await asyncio.sleep(0.001)
