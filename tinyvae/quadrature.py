@@ -231,8 +231,9 @@ def certify(
             error[:, points], worst[points] = np.fmax(gap, got.rounding), gap.max(axis=0)
             accepted[points], done[points] = now, (gap <= np.fmax(tol, got.rounding)).all(axis=0)
         again = np.flatnonzero((level == now) & ~done)
-        if len(again):  # they stay together, and share their tables: what half of them need
-            level[again] += np.clip(int(np.median(refinement(worst[again], tol))), 1, OCTAVE)
+        if len(again):  # they stay together, and share their tables: as far as half of them need
+            steps = np.ceil(np.median(refinement(worst[again], tol)) / step)
+            level[again] += step * int(np.clip(steps, 1, OCTAVE // step))
             over = support.count(level)[again] > MAX_NODES[dim]
             done[again] = over | (level > first + MOST_FINER)[again]
     return Certified(value, error, accepted)

@@ -36,6 +36,7 @@ LOOK = 2**17  # nodes of one look; fewer if much is computed at each
 LOOK_NUMBERS = 2**22
 TABLE = 2**17  # values of one table; more data points than that allows take turns
 RISE = 8.0  # nats that a log density may change within half a spacing of a lattice, where it has mass
+LEFT_OUT = 1 / 8  # of the tolerance may be missing with cells on a plane that hold little
 LOG_ZERO = -1e100  # stands for log 0, so that differences stay finite
 
 
@@ -183,9 +184,9 @@ class Seen:
     """The support of N densities, as found by `scan`.
 
     `start` (N,) is the level at which a lattice should reach the tolerance, `least` (N,) the one that it needs
-    so that nothing can hide between its nodes, `peak` (N,) the largest log density seen. `resolved` (N,) is
-    False where even the finest look met values that the look before it had excluded: mass may then have been
-    missed.
+    so that nothing can hide between its nodes, `peak` (N,) the largest log density seen, `left_out` (N,) the
+    logarithm of the mass that the cells on a plane that were left out may hold. `resolved` (N,) is False where
+    even the finest look met values that the look before it had excluded: mass may then have been missed.
     """
 
     looks: list[Look]
@@ -195,6 +196,7 @@ class Seen:
     least: Ints
     resolved: Bools
     peak: Array
+    left_out: Array
 
     @cached_property
     def _cells(self) -> tuple[Array, Array]:
@@ -255,6 +257,7 @@ def scan(
     looks: list[Look] = []
     start, resolved, top = np.zeros(n, dtype=int), np.ones(n, dtype=bool), np.zeros(n)
     least, drop = np.full(n, -(10**6)), drop_for(tolerance)
+    left_out = np.full(n, -np.inf)
     most = min(LOOK, LOOK_NUMBERS // per_node)  # nodes of one look
     reach = 4.0 if bounded else float(np.ceil(np.sqrt(2 * drop)))
     first = FIRST_LOOK[dim] if beyond is None else FIRST_LOOK[2]
@@ -276,7 +279,8 @@ def scan(
             peak = table[np.arange(len(some)), highest]
             floor = peak - drop
             shape = (len(some), *sides)
-            start[some], top[some] = _level(table.reshape(shape), highest, peak, h, tolerance), peak
+            start[some], log_mass = _level(table.reshape(shape), highest, peak, h, tolerance)
+            top[some] = peak
             if rises is None:
                 table = table.reshape(shape)
                 floors = floor.reshape(-1, *[1] * dim)
@@ -286,6 +290,10 @@ def scan(
                 rise, steep, factor = rises(floor)
                 rise += table
                 matters = ~(rise < floor[:, None])  # also where it overflowed
+                if dim == 2:  # where nodes are dear
+                    log_cell, allowed = dim * np.log(h), LEFT_OUT * tolerance
+                    out = _leave_out(matters, rise, floor, int(drop), log_mass, log_cell, allowed)
+                    left_out[some] = out if whole else np.logaddexp(left_out[some], out)
                 active[part] = matters.reshape(shape)
                 steepest = np.fmin((steep * matters).max(axis=1) * factor[:, 0], 1e12)
                 least[some] = np.ceil(OCTAVE * (np.log2(steepest / RISE + 1e-9) + level))
@@ -316,7 +324,7 @@ def scan(
         which[rows], row[rows] = len(looks), np.arange(len(rows))
         resolved[rows] &= ~surprised[done]
         looks.append(Look(active if done.all() else active[done], low, h))
-    return Seen(looks, which, row, start, least, resolved, top)
+    return Seen(looks, which, row, start, least, resolved, top, left_out)
 
 
 def _square(reach: float, level: int, dim: int) -> tuple[Ints, Ints]:
@@ -401,10 +409,10 @@ def _touches_border(active: Bools) -> Bools:
     return touches
 
 
-def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float) -> Ints:
-    """The level at which a lattice should reach the tolerance, (n,), judging by sums over this table.
+def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float) -> tuple[Ints, Array]:
+    """The level at which a lattice should reach the tolerance, judging by sums over this table; and the log mass.
 
-    Where the table is too coarse for that, by the width of the highest peak.
+    Both (n,). Where the table is too coarse for that, by the width of the highest peak.
     """
     dim, n = table.ndim - 1, len(table)
     in_sets = np.empty((*table.shape[1:], len(SETS[dim])))
@@ -414,9 +422,30 @@ def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float)
     sums = (np.exp(f, out=f) @ in_sets.reshape(f.shape[1], -1)).T
     gap = np.abs(np.log(2 * sums[1:] / sums[0])).max(axis=0)
     level = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE + (dim == 1)  # nodes are cheap on a line
+    log_mass = np.log(sums[0]) + peak + dim * np.log(h)
     if (coarse := ~(gap < 0.01)).any():
-        level[coarse] = level_for(_narrowest(table, highest, h)[coarse], dim, tolerance) + 1
-    return level
+        width = _narrowest(table, highest, h)[coarse]
+        level[coarse] = level_for(width, dim, tolerance) + 1
+        log_mass[coarse] = np.minimum(log_mass[coarse], peak[coarse] + 0.5 * dim * np.log(2 * np.pi * width**2))
+    return level, log_mass
+
+
+def _leave_out(
+    matters: Bools, ceiling: Array, floor: Array, bins: int, log_mass: Array, log_cell: float, allowed: float
+) -> Array:
+    """Take from the cells that matter (n, M) the lowest ones, which together hold at most `allowed` of the mass.
+
+    ceiling (n, M) is what the log density cannot exceed in a cell, log_cell the logarithm of a cell's size. The
+    cells are sorted into bins of one nat, from the floor (n,) up. Returns how much was taken, its logarithm (n,).
+    """
+    n, at = len(matters), np.flatnonzero(matters)
+    row, height = at // matters.shape[1], ceiling.take(at)
+    bin_of = row * bins + np.fmin(height - floor.take(row), bins - 1).astype(int)
+    share = np.exp(height + log_cell - log_mass.take(row))
+    held = np.bincount(bin_of, share, n * bins).reshape(n, bins).cumsum(axis=1)
+    taken = (held <= allowed).sum(axis=1)
+    matters &= ~(ceiling < (floor + taken)[:, None])
+    return np.where(taken > 0, np.log(held[np.arange(n), taken - 1]), -np.inf) + log_mass
 
 
 def _narrowest(table: Array, highest: Ints, h: float) -> Array:

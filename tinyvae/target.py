@@ -138,7 +138,9 @@ class Target:
         self.level = result.level
         self.log_px, self.log_norm = result.value
         resolved = support.resolved & (result.level >= support.least)
-        self.error = np.where(resolved, result.error.max(axis=0), np.inf)
+        with np.errstate(over="ignore"):
+            error = result.error.max(axis=0) + np.exp(support.left_out - self.log_px)
+        self.error = np.where(resolved, error, np.inf)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -299,6 +299,22 @@ def test_a_q_of_which_the_grid_sees_only_half_is_not_certified():
     assert got.reconstruction_error[0] > 1e-9 or abs(got.reconstruction[0] - np.mean(exact)) < 1e-9
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_what_is_left_out_on_a_plane_is_in_the_error(likelihood, monkeypatch):
+    """Cells that hold little are left out. Made to leave out far too much, the error must say so."""
+    noise = {"noise_std": 0.3} if likelihood == "gaussian" else {}
+    model, theta, r = network(2, 3, likelihood=likelihood, **noise)
+    x = made_by(model, theta, r.standard_normal((6, 2)), r, 0.3)
+    exact = np.array([oracles.log_integral(oracles.joint(model, theta, one), 2)[0] for one in x])
+    as_it_is = tv.Target(model, theta, x)
+    assert as_it_is.certified.all() and np.all(np.abs(as_it_is.log_px - exact) <= as_it_is.error)
+    monkeypatch.setattr("tinyvae.support.LEFT_OUT", 1e5)
+    too_little = tv.Target(model, theta, x)
+    missing = exact - too_little.log_px
+    assert np.all(missing > 1e-5) and not too_little.certified.any()
+    assert np.all(missing <= too_little.error)
+
+
 # ----- scales that over- or underflow -----
 
 
