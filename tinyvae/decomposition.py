@@ -18,7 +18,7 @@ import numpy as np
 
 from .model import Gaussian
 from .ops import LOG_2PI
-from .quadrature import EPS, Array, Estimate, Ints, Tiles, certify, level_for
+from .quadrature import CLASSES, EPS, Array, Estimate, Ints, Tiles, certify, level_for
 from .support import LOG_ZERO, Ellipsoids, Tables, drop_for, inverse_of, scan, to_support
 from .target import INTEGRALS, KEEP, Joint, Target, no_nan
 
@@ -124,10 +124,12 @@ class Expectations:
     """
 
     def __init__(self, q: Any, joint: Joint, n: int, tolerance: float):
-        self.q, self._closed = q, isinstance(q, Gaussian)
-        self.dim, self.tolerance = joint.latent_dim, tolerance / INTEGRALS
+        self.q, self.dim, self.tolerance = q, joint.latent_dim, tolerance / INTEGRALS
+        bounded, gaussian = bool(np.isfinite(joint.support[0])), isinstance(q, Gaussian)
+        # Beside a prior N(0, I) a Gaussian q has a kl_prior in closed form.
+        self._closed = gaussian and hasattr(joint, "prior_factors")
         self.support: Any
-        if self._closed:
+        if gaussian and not bounded:
             radius = float(np.sqrt(2 * drop_for(self.tolerance)))
             mean, cholesky = q.mean, q.cholesky
             if not (np.vdot(mean, mean) < 1e60 and np.vdot(cholesky, cholesky) < 1e60):  # a diverged q
@@ -135,9 +137,7 @@ class Expectations:
                 mean, cholesky = (np.clip(np.nan_to_num(v), -1e30, 1e30) for v in (mean, cholesky))
             self.support = Ellipsoids(mean, cholesky, radius)
             self.start = level_for(np.minimum(self.support.width, 1.0), self.dim, self.tolerance)
-            self._inverse, self._kl_prior = inverse_of(q.cholesky), q.kl_prior
         else:
-            bounded = bool(np.isfinite(joint.support[0]))
             self.support = scan(partial(self._survey, joint), n, self.dim, self.tolerance, bounded)
             self.start = self.support.start
         self._tiles: dict[tuple[int, bytes], list[tuple[Ints, Tiles]]] = {}
@@ -146,7 +146,7 @@ class Expectations:
     def against(self, target: Target) -> Decomposition:
         """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
         start = np.maximum(self.start, target.level)
-        if self._closed:  # the decoder sets a limit as well, and the posterior's level knows it
+        if isinstance(self.support, Ellipsoids):  # the decoder sets a limit as well, which the posterior knows
             start = np.minimum(start, self.start + MOST_FINER[self.dim])
         self._last, self._tiles = self._tiles, {}  # what this Target does not use again is forgotten
         got = certify(self, start, self.dim, self.tolerance, partial(self._integrate, target))
@@ -154,7 +154,7 @@ class Expectations:
             t: self._tables[t] for kept in self._tiles.values() for _, t in kept if t in self._tables
         }
         error = np.where(self.support.resolved, got.error, np.inf)
-        kl_prior = self._kl_prior if self._closed else got.value[2]
+        kl_prior = self.q.kl_prior if self._closed else got.value[2]
         kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[2]
         return Decomposition(
             target.log_px, got.value[0], kl_prior, got.value[1],
@@ -192,35 +192,43 @@ class Expectations:
         )
 
     def _table(self, target: Target, points: Ints, tiles: Tiles) -> _Table:
-        log_prior, log_slope, z = target.log_prior(tiles)
-        log_q = self._log_q(points, tiles, z)
-        weight = np.exp(log_q + log_slope[tiles.tile] if log_slope.any() else log_q)
-        log_q = no_nan(log_q)
-        for pairs, of_tile in zip(tiles.pairs, log_prior):
-            log_q[pairs] -= of_tile
-        log_q *= weight
-        mass = tiles.sums(weight)
+        if self._closed:
+            # log q and log p(z) are polynomials on a tile: their expectations are sums of weighted powers.
+            left, powers = self._factors(points, tiles)
+            weight = left @ powers.T
+            np.exp(weight, out=weight)
+            left -= target.joint.prior_factors(tiles.middle).take(tiles.tile, axis=0)  # type: ignore[attr-defined]
+            classes = len(CLASSES[tiles.dim])
+            by_class = weight.reshape(len(weight), classes, -1).swapaxes(0, 1)
+            sums = by_class @ powers.reshape(classes, -1, powers.shape[1])  # (classes, P, ·)
+            mass = tiles.of_points(sums[..., 0])
+            kl_prior = tiles.of_points(np.einsum("pf,cpf->cp", left, sums))
+        else:
+            log_prior, log_slope, z = target.log_prior(tiles)
+            rows = np.repeat(points[tiles.rows], z.shape[1])
+            log_q = self.q.log_prob(z[tiles.tile].reshape(len(rows), -1), rows)
+            log_q = np.array(log_q, dtype=float).reshape(-1, z.shape[1])
+            weight = np.exp(log_q + log_slope[tiles.tile])
+            mass = tiles.sums(weight)
+            kl_prior = tiles.sums(weight * (no_nan(log_q) - log_prior[tiles.tile]))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
             missing = np.where(np.abs(mass[0] * tiles.h**self.dim - 1) < 1e-6, 0.0, np.inf)
-            return _Table(weight, mass, tiles.sums(log_q) / mass, missing)
+            return _Table(weight, mass, kl_prior / mass, missing)
 
-    def _log_q(self, points: Ints, tiles: Tiles, z: Array) -> Array:
-        """log q(z|x) at the nodes of each pair, (P, T)."""
-        if not self._closed:
-            P, T = len(tiles.tile), z.shape[1]
-            rows = np.repeat(points[tiles.rows], T)
-            log_q = self.q.log_prob(z[tiles.tile].reshape(P * T, -1), rows)
-            return np.array(log_q, dtype=float).reshape(P, T)
-        # With d the way from a tile's middle m to a node and u = C⁻¹(m − mean), d enters as a polynomial:
-        # log q = log q(m) − (C⁻ᵀu)·d − ½ |C⁻¹d|², so the whole table is one matrix product.
+    def _factors(self, points: Ints, tiles: Tiles) -> tuple[Array, Array]:
+        """log q(z|x) at the nodes of each pair as a product left·powers: (P, 1 + L + L²) and (T, 1 + L + L²).
+
+        With d the way from a tile's middle m to a node and u = C⁻¹(m − mean), log q is a polynomial in d:
+        log q(m) − (C⁻ᵀu)·d − ½ |C⁻¹d|².
+        """
         q, d, rows = self.q, tiles.offsets, points.take(tiles.rows)
-        inverse = self._inverse.take(rows, axis=0)  # C⁻¹ of each pair, (P, L, L)
+        inverse = inverse_of(q.cholesky).take(rows, axis=0)  # C⁻¹ of each pair, (P, L, L)
         u = np.einsum("pij,pj->pi", inverse, tiles.middle.take(tiles.tile, axis=0) - q.mean.take(rows, axis=0))
         at_middle = -0.5 * np.einsum("pi,pi->p", u, u) - q.log_diag.sum(axis=1).take(rows)
         slope = -np.einsum("pij,pi->pj", inverse, u)
         bend = -0.5 * (inverse.swapaxes(1, 2) @ inverse).reshape(len(u), -1)
         powers = np.concatenate([np.ones((len(d), 1)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)], 1)
-        return np.column_stack([at_middle - 0.5 * LOG_2PI * d.shape[1], slope, bend]) @ powers.T
+        return np.column_stack([at_middle - 0.5 * LOG_2PI * d.shape[1], slope, bend]), powers
 
     def _survey(self, joint: Joint, t: Array, half: float) -> Callable[[Ints], Tables]:
         """For `scan`: log q(z|x) |dz/dt| at grid values t (M, L), for any data points."""

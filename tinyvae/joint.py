@@ -48,6 +48,11 @@ class VAEJoint:
         """log N(z; 0, I); z (M, L) -> (M,)."""
         return -0.5 * np.einsum("...l,...l->...", z, z) - 0.5 * ops.LOG_2PI * z.shape[-1]
 
+    def prior_factors(self, m: Array) -> Array:
+        """log p(m + d) = log p(m) − m·d − ½ |d|² as a polynomial in d: (K, L) -> (K, 1 + L + L²)."""
+        bend = np.broadcast_to(-0.5 * np.eye(m.shape[1]).reshape(-1), (len(m), m.shape[1] ** 2))
+        return np.column_stack([self.log_prior(m), -m, bend])
+
     def outputs(self, z: Array) -> Array:
         """The decoder at z; (M, L) -> (M, D)."""
         if len(z) > AT_ONCE:

@@ -4,9 +4,11 @@ import numpy as np
 import oracles
 import pytest
 import test_hard_cases as hard
+from scipy import stats
 
 import tinyvae as tv
 from tinyvae import support
+from tinyvae.model import Gaussian
 
 # ----- silently wrong integrals -----
 
@@ -54,3 +56,20 @@ def test_a_very_thin_needle_in_the_plane_is_right_or_not_certified(std):
     exact = -0.5 * squares / 0.01**2 - np.log(2 * np.pi * 0.01**2)
     miss = abs(got.reconstruction[0] - exact)
     assert got.reconstruction_error[0] > 1e-6 or miss <= got.reconstruction_error[0] + 1e-11 * abs(exact)
+
+
+@pytest.mark.parametrize("ends", [(-np.inf, np.inf), (0.0, 1.0)])
+def test_kl_prior_of_a_gaussian_q_is_to_the_prior_of_the_model_and_not_to_the_usual_one(ends):
+    """The closed form of KL(q ‖ N(0, I)) was taken whatever the prior: 0.080 nats for 0.482, "certified"."""
+    on_line = np.isinf(ends[0])
+    prior = stats.norm(0.5, 2.0) if on_line else stats.uniform(0, 1)
+    mean, std = (0.3, np.exp(-0.2)) if on_line else (0.5, 0.02)
+    model = tv.Callables(
+        lambda x, z: stats.norm.logpdf(x[:, 0], z[:, 0], 1), lambda z: prior.logpdf(z[:, 0]), support=ends
+    )
+    q = Gaussian(np.array([[mean]]), np.log([[std]]), np.zeros((1, 0)))
+    got = tv.decompose(model, None, None, np.array([[0.7]]), q=q)
+    entropy = 0.5 * np.log(2 * np.pi * np.e * std**2)
+    to_prior = 0.5 * np.log(2 * np.pi * 4) + (std**2 + (mean - 0.5) ** 2) / 8 if on_line else 0.0
+    assert abs(got.kl_prior[0] - (to_prior - entropy)) < 1e-9
+    assert got.error[0] < 1e-9 and abs(got.residual[0]) < 1e-11
