@@ -15,8 +15,8 @@ from .datasets import load_dataset as load_dataset
 from .decomposition import TERMS as TERMS
 from .decomposition import Decomposition as Decomposition
 from .decomposition import decompose as decompose
+from .joint import Callables as Callables
 from .model import VAE as VAE
-from .target import Callables as Callables
 from .target import Target as Target
 from .training import Diverged as Diverged
 from .training import StepRecord as StepRecord

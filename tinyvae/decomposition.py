@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from .joint import Joint
 from .model import Gaussian
 from .ops import LOG_2PI
 from .quadrature import CLASSES, EPS, Array, Estimate, Ints, Tiles, certify, level_for
-from .support import LOG_ZERO, Ellipsoids, Tables, drop_for, inverse_of, scan, to_support
-from .target import INTEGRALS, KEEP, Joint, Target, no_nan
+from .scan import scan
+from .support import LOG_ZERO, Ellipsoids, drop_for, inverse_of, to_support
+from .tables import no_nan
+from .target import INTEGRALS, KEEP, Target
 
 MOST_FINER = {1: 10, 2: 6}  # levels by which a q goes finer than its own width asks, to where the posterior is
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
@@ -179,7 +182,7 @@ class Expectations:
             if sum(kept.weight.size for kept in self._tables.values()) < KEEP:
                 self._tables[tiles] = table
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
-            reconstruction = target.sums_of_log_likelihood(table.weight, points, tiles) / table.mass
+            reconstruction = target.tables.sums_of_log_likelihood(table.weight, points, tiles) / table.mass
         kl_prior = table.kl_prior
         kl_posterior = kl_prior - reconstruction + target.log_norm[points]
         size = np.abs(reconstruction[0]) + np.abs(kl_prior[0])
@@ -204,7 +207,7 @@ class Expectations:
             mass = tiles.of_points(sums[..., 0])
             kl_prior = tiles.of_points(np.einsum("pf,cpf->cp", left, sums))
         else:
-            log_prior, log_slope, z = target.log_prior(tiles)
+            log_prior, log_slope, z = target.tables.log_prior(tiles)
             rows = np.repeat(points[tiles.rows], z.shape[1])
             log_q = self.q.log_prob(z[tiles.tile].reshape(len(rows), -1), rows)
             log_q = np.array(log_q, dtype=float).reshape(-1, z.shape[1])
@@ -230,11 +233,11 @@ class Expectations:
         powers = np.concatenate([np.ones((len(d), 1)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)], 1)
         return np.column_stack([at_middle - 0.5 * LOG_2PI * d.shape[1], slope, bend]), powers
 
-    def _survey(self, joint: Joint, t: Array, half: float) -> Callable[[Ints], Tables]:
+    def _survey(self, joint: Joint, t: Array, half: float) -> Callable[[Ints], tuple[Array, None]]:
         """For `scan`: log q(z|x) |dz/dt| at grid values t (M, L), for any data points."""
         z, log_slope = to_support(t, joint.support)
 
-        def tables(points: Ints) -> Tables:
+        def tables(points: Ints) -> tuple[Array, None]:
             rows = np.repeat(points, len(z))
             log_q = np.asarray(self.q.log_prob(np.tile(z, (len(points), 1)), rows), dtype=float)
             return np.fmax(log_q.reshape(len(points), len(z)) + log_slope, LOG_ZERO), None

@@ -1,13 +1,14 @@
-"""p_θ(x, z) of a VAE at one θ, in the form that the exact terms need: values, products, and bounds.
+"""p_θ(x, z) at one θ, in the form that the exact terms need: of any model, and of a VAE.
 
-The values and the products say what log p_θ(x, z) is at the nodes of a lattice; the bounds, by interval arithmetic
-on the decoder, say how high it can rise between the nodes and beyond them, so that no mass is missed.
+What every model must give is a `Joint`; `Callables` makes one of plain functions. A VAE gives more: products, so
+that tables are cheap, and bounds, by interval arithmetic on the decoder, which say how high log p_θ(x, z) can rise
+between the nodes of a lattice and beyond them, so that no mass is missed.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,69 @@ MANY = 32  # outputs from which on a sharper bound is worth its cost on a line, 
 SECTORS = 64  # into which all directions on a plane are divided
 
 
+class Joint(Protocol):
+    """p(x, z) at one θ: all that the exact terms need to know about a model.
+
+    The likelihood comes in two steps so that the first, a network, runs once per node and the second once
+    per data point and node. `Callables` makes a Joint of a plain log p(x|z).
+    """
+
+    @property
+    def latent_dim(self) -> int: ...
+    @property
+    def support(self) -> tuple[float, float]:
+        """Of the prior, in each coordinate: (−inf, inf) or an interval."""
+
+    def log_prior(self, z: Array) -> Array:
+        """(M, L) -> (M,), nats."""
+
+    def outputs(self, z: Array) -> Array:
+        """What the likelihood needs from z, (M, L) -> (M, K): a decoder's output, or z itself."""
+
+    def log_likelihood(self, x: Array, outputs: Array) -> Array:
+        """log p(x|z), nats; x (…, D), outputs (…, K), leading axes broadcast."""
+
+
+@dataclass(frozen=True)
+class Callables:
+    """A Joint made of plain functions, for a model from anywhere (PyTorch, JAX, a formula).
+
+    log_likelihood(x (P, D), z (P, L)) -> (P,) and log_prior(z (M, L)) -> (M,), nats, both with their
+    normalising constants; `support` is that of the prior in each coordinate. `encoder(x)`, if given,
+    returns a q with `.log_prob(z (P, L), rows (P,)) -> (P,)`, rows telling which data point's q is meant.
+    A Callables stands in for a model with nothing to set: theta and phi are ignored.
+    """
+
+    likelihood: Callable[[Array, Array], Any]
+    log_prior_of: Callable[[Array], Any]
+    latent_dim: int = 1
+    support: tuple[float, float] = (-np.inf, np.inf)
+    encoder: Callable[[Array], Any] | None = None
+
+    def joint(self, theta: Any) -> "Callables":
+        return self
+
+    def encode(self, phi: Any, x: Array) -> Any:
+        if self.encoder is None:
+            raise ValueError("decompose: expected a model with an encoder, got Callables without one")
+        return self.encoder(x)
+
+    def log_prior(self, z: Array) -> Array:
+        return np.asarray(self.log_prior_of(z), dtype=float)
+
+    def outputs(self, z: Array) -> Array:
+        return z
+
+    def log_likelihood(self, x: Array, outputs: Array) -> Array:
+        shape = np.broadcast_shapes(x.shape[:-1], outputs.shape[:-1])
+        x = np.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1])
+        z = np.broadcast_to(outputs, (*shape, outputs.shape[-1])).reshape(-1, outputs.shape[-1])
+        return np.asarray(self.likelihood(x, z), dtype=float).reshape(shape)
+
+
 @dataclass(frozen=True)
 class VAEJoint:
-    """p_θ(x, z) of a VAE at one θ, in the form that the exact terms need (see target.Joint)."""
+    """p_θ(x, z) of a VAE at one θ: a Joint, and what makes it fast and safe."""
 
     model: Any  # the VAE
     theta: Array

@@ -12,6 +12,7 @@ from scipy.special import expit, logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import tinyvae as tv
+from tinyvae.tables import Tables
 
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
 
@@ -621,8 +622,29 @@ def test_sums_of_log_likelihood_are_those_of_its_table(latent_dim, likelihood):
     part = target._parts[-1]
     weight = np.random.default_rng(0).random((len(part.tiles.tile), len(part.tiles.offsets)))
     at = part.points, part.tiles
-    plain = part.tiles.sums(weight * target.log_likelihood(*at))
-    assert np.allclose(target.sums_of_log_likelihood(weight, *at), plain, rtol=1e-12, atol=0)
+    plain = part.tiles.sums(weight * target.tables.log_likelihood(*at))
+    assert np.allclose(target.tables.sums_of_log_likelihood(weight, *at), plain, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("room", [0, 1_000])
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_forgetting_decoded_tiles_changes_no_number(latent_dim, room, monkeypatch):
+    """How many decoded tiles are kept is a matter of memory: none at all, or a few."""
+    model, theta, phi, x = random_setting(latent_dim, 3, n=5)
+    kept = tv.decompose(model, theta, phi, x)
+    plenty, tiles = (target := tv.Target(model, theta, x)).tables, target._parts[-1].tiles
+    monkeypatch.setattr("tinyvae.tables.KNOWN", room)
+    monkeypatch.setattr("tinyvae.tables.CACHE", 4_000)  # a few tiles at once
+    target = tv.Target(model, theta, x)
+    forgotten = tv.decompose(model, theta, phi, x, target)
+    for term in tv.TERMS:
+        assert np.allclose(getattr(kept, term), getattr(forgotten, term), rtol=0, atol=1e-12)
+    held = [right.size for known in target.tables._known.values() for _, right in known.values()]
+    assert sum(held) <= room + 4_000 + max(held)
+    scarce = Tables(target.joint, x)
+    for some in (slice(0, 2), slice(1, 4), slice(0, None)):  # some of them known, some new
+        for mine, other in zip(scarce._factors_of(tiles, some), plenty._factors_of(tiles, some)):
+            assert np.allclose(mine, other, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("dataset", ["arc", "pinwheel"])

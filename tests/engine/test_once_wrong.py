@@ -7,7 +7,7 @@ import test_hard_cases as hard
 from scipy import stats
 
 import tinyvae as tv
-from tinyvae import support
+from tinyvae import scan
 from tinyvae.model import Gaussian
 
 # ----- silently wrong integrals -----
@@ -26,7 +26,7 @@ def test_a_mode_beyond_the_first_look_is_found_though_a_poorer_one_lies_inside()
 
 def test_where_a_wider_look_would_be_too_large_a_far_mode_is_not_certified_away(monkeypatch):
     """A finer look at what was seen must not forget that more may lie outside."""
-    monkeypatch.setattr(support, "LOOK_NUMBERS", 150)
+    monkeypatch.setattr(scan, "LOOK_NUMBERS", 150)
     model = tv.VAE(1, 1, hidden=(4,), noise_std=0.001)
     theta = np.zeros(model.theta_size)
     (W, b), (V, _) = model.unpack_theta(theta).layers

@@ -1,0 +1,230 @@
+"""log p_θ(x, z) in tables: at the nodes of tiles, for pairs of a tile and a data point.
+
+A decoder runs once for each node, whatever the number of data points. Where a joint gives factors, a table is one
+matrix product for each tile, and weighted sums over its nodes need no table at all.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .joint import Joint
+from .quadrature import BLOCK, CLASSES, Array, Ints, Tiles
+from .scan import Rises
+from .support import LOG_ZERO, to_support
+
+CACHE = 2**16  # numbers in the outputs that are computed at once: what a processor's cache holds
+KNOWN = 2**23  # numbers in the factors of decoded tiles that are kept
+
+
+class _Block(NamedTuple):
+    """Some tiles with their pairs, and what log p(x|z) of them needs."""
+
+    tiles: slice
+    pairs: slice
+    x: Array  # (n, D)
+    centre: Array  # (K, ·), and
+    right: Array  # (K, T, ·): the factors of the tiles
+    rows: Ints  # (P,): the data point of each pair,
+    tile: Ints  # (P,): and which of these tiles it is on
+    spans: list[tuple[int, int]]  # of each tile's pairs
+
+
+class Tables:
+    """log p_θ(x, z) of the data points x (N, D) at one θ, wherever it is needed."""
+
+    def __init__(self, joint: Joint, x: Array):
+        self.joint: Any = joint  # with all that a VAEJoint may have beside what every Joint has
+        self.x = x
+        self._products = hasattr(joint, "data_factors")
+        # The tiles that were decoded, by level and corner: the factors of the likelihood.
+        self._known: dict[int, dict[tuple[int, ...], tuple[Array, Array]]] = {}
+        self._room = KNOWN
+
+    # ----- at any nodes, for all data points alike -----
+
+    def at(self, z: Array, points: Any = slice(None)) -> Array:
+        """log p(x, z) for all data points (or those chosen) at z (M, L) -> (n, M)."""
+        return self._at(
+            self.x[points], self._node_factors(self.joint.outputs(z)[None]), self.joint.log_prior(z)
+        )
+
+    def _at(self, x: Array, factors: tuple[Array, Array], of_node: Array) -> Array:
+        n, table = len(x), np.empty((len(x), len(of_node)))
+        on_one_tile, rows = [(0, n)], np.arange(n)
+        block = _Block(slice(0, 1), slice(0, n), x, *factors, rows, np.zeros_like(rows), on_one_tile)
+        self._fill(table, block, of_node[None])
+        return table
+
+    def survey(self, t: Array, half: float) -> Callable[[Ints], tuple[Array, Rises | None]]:
+        """For `scan`: log p(x, z) |dz/dt| at grid values t (M, L), for any data points."""
+        z, log_slope = to_support(t, self.joint.support)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            if hasattr(self.joint, "rises"):
+                outputs, rises = self.joint.rises(z, half)
+            else:
+                outputs, rises = self.joint.outputs(z), None
+            log_prior = self.joint.log_prior(z) + log_slope
+            factors = self._node_factors(outputs[None])
+
+        def tables(points: Ints) -> tuple[Array, Rises | None]:
+            x = self.x.take(points, axis=0)
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                table = self._at(x, factors, log_prior)
+            return no_nan(table), None if rises is None else partial(rises, x)
+
+        return tables
+
+    def beyond(self, points: Ints, reach: float, floor: Array) -> Array:
+        """For `scan`: what log p(x, z) cannot exceed where some |z_i| > reach, (n,)."""
+        x, turn = self.x.take(points, axis=0), max(1, BLOCK // (72 * self.x.shape[1]))
+        parts = [slice(k, k + turn) for k in range(0, len(x), turn)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.concatenate([self.joint.beyond(reach, x[some], floor[some]) for some in parts])
+
+    # ----- on tiles -----
+
+    def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:
+        """log p(z) and log |dz/dt| (K, T), and z (K, T, L), at the nodes of each tile."""
+        z, log_slope = to_support(tiles.nodes(), self.joint.support)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
+        return no_nan(log_prior), log_slope, z
+
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
+    def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
+        """log p(x|z) at the nodes of each pair, (P, T)."""
+        table = np.empty((len(tiles.tile), len(tiles.offsets)))
+        for block in self._blocks(points, tiles):
+            self._fill(table[block.pairs], block)
+        return no_nan(table)
+
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
+    def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
+        """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
+        table = np.empty((len(tiles.tile), len(tiles.offsets)))
+        log_prior, log_slope, _ = self.log_prior(tiles)
+        log_prior += log_slope
+        for block in self._blocks(points, tiles):
+            self._fill(table[block.pairs], block, log_prior[block.tiles], shift)
+        return no_nan(table)
+
+    def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
+        """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (H, n)."""
+        return tiles.of_points(self._sums_of_pairs(weight, points, tiles, len(CLASSES[tiles.dim])))
+
+    def sums_of_difference(self, weight: Array, points: Ints, tiles: Tiles, other: "Tables") -> Array:
+        """The sums of weight · (log p_θ(x|z) − log p_θ'(x|z)), with θ' of the other Tables, over all nodes, (n,)."""
+        of_pairs = self._sums_of_pairs(weight, points, tiles, 1, minus=other)[0]
+        return np.bincount(tiles.rows, of_pairs, len(points))  # type: ignore[return-value]
+
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
+    def _sums_of_pairs(
+        self, weight: Array, points: Ints, tiles: Tiles, classes: int, minus: "Tables | None" = None
+    ) -> Array:
+        """The sums of weight · log p(x|z) over each class of nodes, or over all as one class: (classes, P).
+
+        Where log p(x|z) = left·right, the sum moves inside: left·Σ weight·right.
+        """
+        sums, weight_of = np.empty((classes, len(weight))), weight.reshape(len(weight), classes, -1)
+        if self._products and (minus is None or minus._products):
+            others = repeat(None) if minus is None else minus._blocks(points, tiles)
+            for block, other in zip(self._blocks(points, tiles), others):
+                left, right = self._factors(block)
+                if minus is not None and other is not None:
+                    left_of_other, right_of_other = minus._factors(other)
+                    left = np.concatenate([left, -left_of_other], axis=1)
+                    right = np.concatenate([right, right_of_other], axis=2)
+                rights = right.reshape(len(right), classes, -1, right.shape[2])
+                inner = np.empty((classes, *left.shape))
+                for c in range(classes):
+                    w = weight_of[block.pairs, c]
+                    for of_tile, (first, last) in zip(rights[:, c], block.spans):
+                        np.dot(w[first:last], of_tile, out=inner[c, first:last])
+                sums[:, block.pairs] = np.einsum("pf,cpf->cp", left, inner)
+            if np.isfinite(sums).all():
+                return sums
+        table = self.log_likelihood(points, tiles)
+        if minus is not None:
+            table -= minus.log_likelihood(points, tiles)
+        return np.einsum("pct,pct->cp", weight_of, table.reshape(weight_of.shape))
+
+    # ----- how -----
+
+    def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[_Block]:
+        x, at_once = self.x.take(points, axis=0), max(1, CACHE // (len(tiles.offsets) * self.x.shape[1]))
+        for first in range(0, len(tiles.corner), at_once):
+            starts, some = tiles.starts[first : first + at_once + 1], slice(first, first + at_once)
+            pairs, spans = slice(starts[0], starts[-1]), list(pairwise((starts - starts[0]).tolist()))
+            tile, factors = tiles.tile[pairs] - first, self._factors_of(tiles, some)
+            yield _Block(some, pairs, x, *factors, tiles.rows[pairs], tile, spans)
+
+    def _factors_of(self, tiles: Tiles, some: slice) -> tuple[Array, Array]:
+        """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
+        known, keys = self._known.setdefault(tiles.level, {}), tiles.keys[some]
+        new = [k for k, key in enumerate(keys) if key not in known]
+        if new:
+            z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
+            fresh = self._node_factors(self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1))
+            self._room -= fresh[1].size
+            if self._room < 0:  # forget the other levels: they were coarser; or else all that is not needed now
+                if len(self._known) == 1:
+                    known = {key: known[key] for key in keys if key in known}
+                self._known = {tiles.level: known}
+                self._room = KNOWN - sum(right.size for _, right in known.values()) - fresh[1].size
+            known.update(zip((keys[k] for k in new), zip(*fresh)))
+            if len(new) == len(keys):
+                return fresh
+        of_tiles = [known[key] for key in keys]
+        return np.array([centre for centre, _ in of_tiles]), np.array([right for _, right in of_tiles])
+
+    def _node_factors(self, outputs: Array) -> tuple[Array, Array]:
+        """What the likelihood needs from nodes, for outputs (K, T, ·)."""
+        if hasattr(self.joint, "node_factors"):
+            return self.joint.node_factors(outputs)
+        return np.zeros(len(outputs)), outputs
+
+    def _fill(
+        self, table: Array, block: _Block, of_node: Array | None = None, of_point: Array | None = None
+    ) -> None:
+        """table[p] = log p(x|z) of the data point of pair p at the nodes of its tile, (P, T).
+
+        of_node (K, T) is added to that, of_point (n,) taken away. Where a joint gives factors, one matrix product
+        for each tile does it all.
+        """
+        if self._products:
+            left, right = self._factors(block, of_node, of_point)
+            for of_tile, (first, last) in zip(right, block.spans):
+                np.dot(left[first:last], of_tile.T, out=table[first:last])
+            return
+        for k, (first, last) in enumerate(block.spans):
+            outputs = block.right[k]
+            turn = max(1, BLOCK // max(outputs.size, len(outputs) * block.x.shape[1]))
+            for p in range(first, last, turn):
+                some = slice(p, min(p + turn, last))
+                table[some] = self.joint.log_likelihood(block.x[block.rows[some], None], outputs)
+            if of_node is not None:
+                table[first:last] += of_node[k]
+        if of_point is not None:
+            table -= of_point[block.rows, None]
+
+    def _factors(
+        self, block: _Block, of_node: Array | None = None, of_point: Array | None = None
+    ) -> tuple[Array, Array]:
+        """What `_fill` writes, as products left·right: left (P, F) of each pair, right (K, T, F) of each node."""
+        left, right = self.joint.data_factors(block.x, block.rows, block.centre, block.tile), block.right
+        if of_point is not None:
+            left[:, 1] -= of_point[block.rows]
+        if of_node is not None:
+            right = right.copy()
+            right[..., 0] += of_node  # the column that meets a 1
+        return left, right
+
+
+def no_nan(table: Array) -> Array:
+    """The table with what overflowed or came out as log 0 replaced by a very small logarithm."""
+    flat = table.reshape(-1)
+    return table if np.isfinite(flat @ flat) else np.fmax(table, LOG_ZERO, out=table)
