@@ -193,7 +193,8 @@ def scan(
     """
     seen = Seen.of(n)
     most = min(LOOK, LOOK_NUMBERS // per_node)  # nodes of one look
-    reach = 4.0 if bounded else float(np.ceil(np.sqrt(2 * drop_for(tolerance))))
+    # To where a prior N(0, I) has fallen off; on a plane a margin of 1 is cheaper than a second look at it all.
+    reach = 4.0 if bounded else float(np.ceil(np.sqrt(2 * drop_for(tolerance)))) + dim - 1
     first = FIRST_LOOK[dim] if beyond is None else FIRST_LOOK[2]
     # Points, level, the first and the last node along each axis, and whether that is the whole of the support.
     todo = [(np.arange(n), first, *_square(reach, first, dim), not bounded)]
