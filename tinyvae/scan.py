@@ -8,6 +8,7 @@ nothing is missed.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -76,6 +77,16 @@ class Look:
         return chosen
 
 
+class _Shown(NamedTuple):
+    """What one look shows of n data points."""
+
+    active: Bools  # (n, G₁[, G₂]): cells that may hold mass
+    touches_border: Bools  # (n,): whether there may be some at the border of the look
+    rough: Bools  # (n,): whether the nodes are too far apart for what the density may do between them
+    surprised: Bools  # (n,): whether it rose where it was not expected to
+    floor: Array  # (n,): the log density below which it does not matter
+
+
 @dataclass(frozen=True)
 class Seen:
     """The support of N densities, as found by `scan`."""
@@ -110,12 +121,10 @@ class Seen:
         level: int,
         tolerance: float,
         again: bool,
-    ) -> tuple[Bools, Bools, Bools, Array]:
+    ) -> _Shown:
         """Learn from the log densities (n, M) of some points at the nodes of a look.
 
-        `again` says that the look goes only where a coarser one had active cells. Returns which cells are active
-        (n, *sides); whether the nodes are too far apart for what the density may do between them, and whether
-        it rose unexpectedly, (n,) each; and the floor below which it does not matter (n,).
+        `again` says that the look goes only where a coarser one had active cells.
         """
         n, dim, h, drop = len(points), len(sides), 0.5**level, drop_for(tolerance)
         highest = table.argmax(axis=1)
@@ -125,11 +134,12 @@ class Seen:
         self.start[points], log_mass = _level(table.reshape(n, *sides), highest, peak, h, tolerance)
         if rises is None:
             table, floors = table.reshape(n, *sides), floor.reshape(-1, *[1] * dim)
-            surprised = _rises_above_every_second(table, floors)
-            return _ceiling(table) >= floors, np.zeros(n, dtype=bool), surprised, floor
+            surprised, active = _rises_above_every_second(table, floors), _ceiling(table) >= floors
+            return _Shown(active, _touches_border(active), np.zeros(n, dtype=bool), surprised, floor)
         rise, steep, factor = rises(floor)
         rise += table
         matters = ~(rise < floor[:, None])  # also where it overflowed
+        touches = _touches_border(matters.reshape(n, *sides))
         if dim == 2:  # where nodes are dear
             log_cell, allowed = dim * np.log(h), LEFT_OUT * tolerance
             out = _leave_out(matters, rise, floor, int(drop), log_mass, log_cell, allowed)
@@ -138,7 +148,7 @@ class Seen:
         least = np.ceil(OCTAVE * (np.log2(steepest / RISE + 1e-9) + level)).astype(int)
         rough = least > self.start[points] + OCTAVE
         self.least[points], self.start[points] = least, np.maximum(self.start[points], least)
-        return matters.reshape(n, *sides), rough, np.zeros(n, dtype=bool), floor
+        return _Shown(matters.reshape(n, *sides), touches, rough, np.zeros(n, dtype=bool), floor)
 
     @cached_property
     def _cells(self) -> tuple[Array, Array]:
@@ -209,11 +219,11 @@ def scan(
         for k in range(0, len(points), turn):
             part, some = slice(k, k + turn), points[k : k + turn]
             shown = seen.inspect(some, *tables_of(some), sides, level, tolerance, again=not whole)
-            active[part], rough[part], surprised[part], floor = shown
+            active[part], rough[part], surprised[part] = shown.active, shown.rough, shown.surprised
             if whole:
-                needs[part] = np.where(_touches_border(active[part]), 2 * reach, 0)
+                needs[part] = np.where(shown.touches_border, 2 * reach, 0)
             if whole and beyond is not None:  # the prior falls off like −½ reach²
-                above = beyond(some, reach, floor) - floor
+                above = beyond(some, reach, shown.floor) - shown.floor
                 prior_needs = np.sqrt(reach**2 + 2 * np.clip(above, 0, 1e9)) + 0.5
                 needs[part] = np.maximum(needs[part], np.where(above < 0, 0, prior_needs))
         outside = needs > 0
