@@ -190,9 +190,7 @@ class Expectations:
         value = integrals[np.arange(len(integrals)), [-2, -1, -2][: len(integrals)]]  # on A, on B, on A
         gap = np.abs(integrals - value[:, None]).max(axis=1)
         value = np.where(np.isnan(value), integrals[:, 0], value)
-        return Estimate(
-            value, np.maximum(gap, table.missing), np.broadcast_to(8 * EPS * (1 + size), value.shape)
-        )
+        return Estimate(value, np.maximum(gap, table.missing), 8 * EPS * (1 + size))
 
     def _table(self, target: Target, points: Ints, tiles: Tiles) -> _Table:
         if self._closed:

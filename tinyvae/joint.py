@@ -105,6 +105,10 @@ class VAEJoint:
     def _log_std(self) -> Array:
         return self.model.log_noise_std(self.theta)
 
+    @cached_property
+    def _inverse_std(self) -> Array:
+        return np.exp(-self._log_std)
+
     def log_prior(self, z: Array) -> Array:
         """log N(z; 0, I); z (M, L) -> (M,)."""
         return -0.5 * np.einsum("...l,...l->...", z, z) - 0.5 * ops.LOG_2PI * z.shape[-1]
@@ -136,27 +140,26 @@ class VAEJoint:
     # cancels.
 
     def node_factors(self, outputs: Array) -> tuple[Array, Array]:
-        """For outputs (K, T, D) at the nodes of tiles: c (K, D), right (K, T, D + 2)."""
+        """For outputs (K, T, D) at the nodes of tiles: c/σ (K, D), right (K, T, D + 2)."""
         centre: Array
         right = np.ones((*outputs.shape[:2], outputs.shape[2] + 2))
         if self.model.likelihood == "bernoulli":
             centre, right[..., 2:] = np.zeros((len(outputs), outputs.shape[2])), outputs
             right[..., 0] = -ops.softplus(outputs).sum(axis=-1)
         else:
-            centre = outputs[:, outputs.shape[1] // 2]
-            b = (outputs - centre[:, None]) * np.exp(-self._log_std)
+            scaled = outputs * self._inverse_std
+            centre = scaled[:, scaled.shape[1] // 2]
+            b = scaled - centre[:, None]
             right[..., 2:], right[..., 0] = b, -0.5 * np.einsum("ktd,ktd->kt", b, b)
         return centre, right
 
     def data_factors(self, x: Array, rows: Ints, centre: Array, tile: Ints) -> Array:
-        """For pairs of a data point x[rows] and a tile whose c is centre[tile]: left (P, D + 2)."""
-        D = x.shape[1]
-        left = np.ones((len(rows), D + 2))
+        """For pairs of a data point x[rows] and a tile whose c/σ is centre[tile]: left (P, D + 2)."""
+        left = np.ones((len(rows), x.shape[1] + 2))
         if self.model.likelihood == "bernoulli":
             left[:, 2:], left[:, 1] = x.take(rows, axis=0), 0.0
         else:
-            a, scale = left[:, 2:], np.exp(-self._log_std)
-            np.subtract((x * scale).take(rows, axis=0), (centre * scale).take(tile, axis=0), out=a)
+            a = left[:, 2:] = (x * self._inverse_std).take(rows, axis=0) - centre.take(tile, axis=0)
             left[:, 1] = self._highest - 0.5 * np.einsum("pd,pd->p", a, a)
         return left
 
@@ -256,7 +259,7 @@ class VAEJoint:
                 return np.minimum(rise, steepest) + of_prior, steepest, np.ones((len(x), 1))
 
             return outputs, bernoulli
-        scale, D = np.exp(-self._log_std), outputs.shape[1]
+        scale, D = self._inverse_std, outputs.shape[1]
         parts = np.stack([moves, half * np.abs(slope).sum(axis=0), half * spread.sum(axis=0)]) * scale
         far, of_slope, of_spread = np.sqrt(np.einsum("kmd,kmd->km", parts, parts))  # lengths, in noise stds
         steep, room = of_slope + of_spread, self._highest + prior.max()

@@ -84,7 +84,7 @@ class Tiles:
         self.level, self.h, self.n, self.dim = level, spacing(level), len(chosen), chosen.ndim - 1
         flat = chosen.reshape(self.n, -1).T
         used = np.flatnonzero(flat.any(axis=1))
-        self.tile, self.rows = np.divmod(np.flatnonzero(flat[used]), self.n)  # (P,), (P,)
+        self.tile, self.rows = np.nonzero(flat[used])  # (P,), (P,)
         self.starts = np.searchsorted(self.tile, np.arange(len(used) + 1))  # of each tile's pairs
         corner = np.stack(np.unravel_index(used, chosen.shape[1:]), axis=1) + low
         self.corner = corner * SIDE[self.dim]  # (K, L), the index of each tile's first node
@@ -172,7 +172,7 @@ class Estimate:
 
     value: Array  # (J, n)
     gap: Array  # (J, n): the largest difference to the value from another half of the nodes, or from all
-    rounding: Array  # (J, n): differences below this are rounding, and more nodes would not help
+    rounding: Array  # (n,): differences below this are rounding, and more nodes would not help
 
 
 @dataclass(frozen=True)

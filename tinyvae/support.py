@@ -3,6 +3,7 @@
 `Ellipsoids` knows it for Gaussians, in closed form; `scan.py` finds it for any density.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ def to_support(t: Array, support: tuple[float, float]) -> tuple[Array, Array]:
     logistic function, makes any integrand decay at both ends (Takahasi & Mori 1974).
     """
     lo, hi = support
-    if np.isinf(lo) and np.isinf(hi):
+    if math.isinf(lo) and math.isinf(hi):
         return t, np.zeros(t.shape[:-1])
     u = np.pi * np.sinh(t)
     log_slope = np.log((hi - lo) * np.pi * np.cosh(t)) - np.logaddexp(0, u) - np.logaddexp(0, -u)

@@ -88,7 +88,7 @@ class Target:
             halves = np.log(2 * sums[1:] / sums[0])
             log_px = np.log(sums[0]) + peak + tiles.dim * np.log(tiles.h)
         gap, rounding = np.abs(halves).max(axis=0), 8 * EPS * (1 + np.abs(peak))
-        return Estimate(np.stack([log_px, log_px + halves[-1]]), gap[None], rounding[None])
+        return Estimate(np.stack([log_px, log_px + halves[-1]]), gap[None], rounding)
 
     # ----- the posterior -----
 
