@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .joint import Joint
+from .joint import Joint, log_densities
 from .model import Gaussian
 from .ops import LOG_2PI
 from .quadrature import CLASSES, EPS, Array, Estimate, Ints, Tiles, certify, level_for
@@ -115,9 +115,8 @@ class _Table:
     weight: Array  # q(z|x) |dz/dt| at the nodes of each pair, (P, T)
     mass: Array  # its sums, without the spacing
     kl_prior: Array  # E_q[log q(z|x) − log p(z)]
-    missing: (
-        Array  # ∞ where the mass, with the spacing, is not 1, as it is of any q: something was missed, else 0
-    )
+    missing: Array  # ∞ where the mass, with the spacing, is not 1, as it is of any q; else 0
+    uncertain: Array  # part of the mass: what lies too near to an end of an interval for z to tell
 
 
 class Expectations:
@@ -190,9 +189,10 @@ class Expectations:
         value = integrals[np.arange(len(integrals)), [-2, -1, -2][: len(integrals)]]  # on A, on B, on A
         gap = np.abs(integrals - value[:, None]).max(axis=1)
         value = np.where(np.isnan(value), integrals[:, 0], value)
-        return Estimate(value, np.maximum(gap, table.missing), 8 * EPS * (1 + size))
+        return Estimate(value, np.maximum(gap, table.missing), (8 * EPS + table.uncertain) * (1 + size))
 
     def _table(self, target: Target, points: Ints, tiles: Tiles) -> _Table:
+        uncertain = np.zeros(len(points))
         if self._closed:
             # log q and log p(z) are polynomials on a tile: their expectations are sums of weighted powers.
             left, powers = self._factors(points, tiles)
@@ -207,14 +207,16 @@ class Expectations:
         else:
             log_prior, log_slope, z = target.tables.log_prior(tiles)
             rows = np.repeat(points[tiles.rows], z.shape[1])
-            log_q = self.q.log_prob(z[tiles.tile].reshape(len(rows), -1), rows)
-            log_q = np.array(log_q, dtype=float).reshape(-1, z.shape[1])
+            log_q = self._log_prob(z[tiles.tile].reshape(len(rows), -1), rows).reshape(-1, z.shape[1])
             weight = np.exp(log_q + log_slope[tiles.tile])
             mass = tiles.sums(weight)
             kl_prior = tiles.sums(weight * (no_nan(log_q) - log_prior[tiles.tile]))
+            if np.isfinite(target.joint.support[0]):
+                uncertain = tiles.sums(weight * target.tables.uncertainty(tiles)[tiles.tile])[0]
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
-            missing = np.where(np.abs(mass[0] * tiles.h**self.dim - 1) < 1e-6, 0.0, np.inf)
-            return _Table(weight, mass, kl_prior / mass, missing)
+            uncertain /= mass[0]
+            whole = (np.abs(mass[0] * tiles.h**self.dim - 1) < 1e-6) & (uncertain < 1e-6)
+            return _Table(weight, mass, kl_prior / mass, np.where(whole, 0.0, np.inf), uncertain)
 
     def _factors(self, points: Ints, tiles: Tiles) -> tuple[Array, Array]:
         """log q(z|x) at the nodes of each pair as a product left·powers: (P, 1 + L + L²) and (T, 1 + L + L²).
@@ -231,13 +233,18 @@ class Expectations:
         powers = np.concatenate([np.ones((len(d), 1)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)], 1)
         return np.column_stack([at_middle - 0.5 * LOG_2PI * d.shape[1], slope, bend]), powers
 
+    def _log_prob(self, z: Array, rows: Ints) -> Array:
+        if not hasattr(self.q, "log_prob"):
+            raise ValueError(f"q: expected an object with log_prob(z (P, L), rows (P,)), got {self.q!r}")
+        return log_densities("q.log_prob", self.q.log_prob(z, rows), z)
+
     def _survey(self, joint: Joint, t: Array, half: float) -> Callable[[Ints], tuple[Array, None]]:
         """For `scan`: log q(z|x) |dz/dt| at grid values t (M, L), for any data points."""
         z, log_slope = to_support(t, joint.support)
 
         def tables(points: Ints) -> tuple[Array, None]:
             rows = np.repeat(points, len(z))
-            log_q = np.asarray(self.q.log_prob(np.tile(z, (len(points), 1)), rows), dtype=float)
+            log_q = self._log_prob(np.tile(z, (len(points), 1)), rows)
             return np.fmax(log_q.reshape(len(points), len(z)) + log_slope, LOG_ZERO), None
 
         return tables

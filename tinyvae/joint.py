@@ -53,7 +53,8 @@ class Callables:
     log_likelihood(x (P, D), z (P, L)) -> (P,) and log_prior(z (M, L)) -> (M,), nats, both with their
     normalising constants; `support` is that of the prior in each coordinate. `encoder(x)`, if given,
     returns a q with `.log_prob(z (P, L), rows (P,)) -> (P,)`, rows telling which data point's q is meant.
-    A Callables stands in for a model with nothing to set: theta and phi are ignored.
+    A Callables stands in for a model with nothing to set: theta and phi are ignored. Raises ValueError where the
+    support is neither all numbers nor an interval, or a function does not give log densities.
     """
 
     likelihood: Callable[[Array, Array], Any]
@@ -61,6 +62,13 @@ class Callables:
     latent_dim: int = 1
     support: tuple[float, float] = (-np.inf, np.inf)
     encoder: Callable[[Array], Any] | None = None
+
+    def __post_init__(self) -> None:
+        lo, hi = self.support
+        if (lo, hi) != (-np.inf, np.inf) and not (lo < hi and np.isfinite([lo, hi]).all()):
+            raise ValueError(
+                f"support: expected (-inf, inf) or finite ends (lo, hi) with lo < hi, got {lo, hi}"
+            )
 
     def joint(self, theta: Any) -> "Callables":
         return self
@@ -71,7 +79,7 @@ class Callables:
         return self.encoder(x)
 
     def log_prior(self, z: Array) -> Array:
-        return np.asarray(self.log_prior_of(z), dtype=float)
+        return log_densities("log_prior", self.log_prior_of(z), z)
 
     def outputs(self, z: Array) -> Array:
         return z
@@ -80,7 +88,20 @@ class Callables:
         shape = np.broadcast_shapes(x.shape[:-1], outputs.shape[:-1])
         x = np.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1])
         z = np.broadcast_to(outputs, (*shape, outputs.shape[-1])).reshape(-1, outputs.shape[-1])
-        return np.asarray(self.likelihood(x, z), dtype=float).reshape(shape)
+        return log_densities("log_likelihood", self.likelihood(x, z), z).reshape(shape)
+
+
+def log_densities(name: str, values: Any, z: Array) -> Array:
+    """What a function that is not ours gave for z (P, L), as (P,); ValueError if they are no log densities."""
+    values = np.array(values, dtype=float)  # a copy, which may be written to
+    if values.shape not in ((len(z),), (len(z), 1)):
+        raise ValueError(f"{name}: expected one number for each of {len(z)} z, got shape {values.shape}")
+    values = values.reshape(-1)
+    if not (values < np.inf).all():
+        wrong = int(np.argmin(values < np.inf))
+        at = ", ".join(f"{number:g}" for number in z[wrong])
+        raise ValueError(f"{name}: expected numbers or -inf, got {values[wrong]} at z = ({at})")
+    return values
 
 
 @dataclass(frozen=True)

@@ -193,21 +193,22 @@ def scan(
     left out. A density without known rises (None) is taken to exceed its value at a node by no more than half
     the largest difference to a neighbour.
 
-    The look is repeated for the points that need it: wider when mass touches the border (unless the grid
-    covers a bounded support), or when there could be some beyond it: beyond(points, reach, floor) (n,), if
-    given, is what the log densities cannot exceed there, if above the floor; and finer when a lattice fine
-    enough for what was seen would be too coarse for what the density may do between the nodes, or when values
-    rise above the ceilings drawn from every second node. A finer look goes only where a cell was active;
-    per_node says how many numbers the survey of a node takes, and points whose cells are too many for one look
-    part.
+    The look is repeated for the points that need it: wider when mass touches the border (which a bounded support
+    does not allow: such a point is not resolved), or when there could be some beyond it: beyond(points, reach,
+    floor) (n,), if given, is what the log densities cannot exceed there, if above the floor; and finer when a
+    lattice fine enough for what was seen would be too coarse for what the density may do between the nodes, or
+    when values rise above the ceilings drawn from every second node. A finer look goes only where a cell was
+    active; per_node says how many numbers the survey of a node takes, and points whose cells are too many for one
+    look part.
     """
     seen = Seen.of(n)
     most = min(LOOK, LOOK_NUMBERS // per_node)  # nodes of one look
-    # To where a prior N(0, I) has fallen off; on a plane a margin of 1 is cheaper than a second look at it all.
-    reach = 4.0 if bounded else float(np.ceil(np.sqrt(2 * drop_for(tolerance)))) + dim - 1
+    # To where an interval ends in numbers (1e-275 before its end), or where a prior N(0, I) has fallen off; on a
+    # plane a margin of 1 is cheaper than a second look at it all.
+    reach = 6.0 if bounded else float(np.ceil(np.sqrt(2 * drop_for(tolerance)))) + dim - 1
     first = FIRST_LOOK[dim] if beyond is None else FIRST_LOOK[2]
     # Points, level, the first and the last node along each axis, and whether that is the whole of the support.
-    todo = [(np.arange(n), first, *_square(reach, first, dim), not bounded)]
+    todo = [(np.arange(n), first, *_square(reach, first, dim), True)]
     while todo:
         points, level, low, high, whole = todo.pop()
         h, sides = 0.5**level, tuple(high - low + 1)
@@ -227,7 +228,7 @@ def scan(
                 prior_needs = np.sqrt(reach**2 + 2 * np.clip(above, 0, 1e9)) + 0.5
                 needs[part] = np.maximum(needs[part], np.where(above < 0, 0, prior_needs))
         outside = needs > 0
-        furthest = min(REACH[dim], (most ** (1 / dim) - 1) / 2 * h)
+        furthest = reach if bounded else min(REACH[dim], (most ** (1 / dim) - 1) / 2 * h)
         further = float(np.floor(min(2 * reach, np.ceil(needs.max()), furthest)))
         wider: Bools = outside & (further > reach)
         seen.resolved[points[outside & ~wider]] = False

@@ -24,14 +24,26 @@ def to_support(t: Array, support: tuple[float, float]) -> tuple[Array, Array]:
     """z(t) (..., L) and log |dz/dt| (...) for lattice values t (..., L).
 
     On all of R, z = t. On an interval the double-exponential map z = lo + (hi − lo) σ(π sinh t), σ the
-    logistic function, makes any integrand decay at both ends (Takahasi & Mori 1974).
+    logistic function, makes any integrand decay at both ends (Takahasi & Mori 1974). The ends themselves, where a
+    density may be infinite, are left out.
     """
     lo, hi = support
     if math.isinf(lo) and math.isinf(hi):
         return t, np.zeros(t.shape[:-1])
     u = np.pi * np.sinh(t)
     log_slope = np.log((hi - lo) * np.pi * np.cosh(t)) - np.logaddexp(0, u) - np.logaddexp(0, -u)
-    return lo + (hi - lo) * np.exp(-np.logaddexp(0, -u)), log_slope.sum(axis=-1)
+    z = lo + (hi - lo) * np.exp(-np.logaddexp(0, -u))
+    inside = max(lo + 1e-300, np.nextafter(lo, hi)), min(hi - 1e-300, np.nextafter(hi, lo))
+    return np.clip(z, *inside), log_slope.sum(axis=-1)
+
+
+def uncertainty(z: Array, support: tuple[float, float]) -> Array:
+    """By which part of itself the way from z (..., L) to the nearer end of the support is uncertain, (...).
+
+    Numbers near 1 are 1e-16 apart: a density like (1 − z)^(−½) holds 1e-8 of its mass where they cannot tell.
+    """
+    lo, hi = support
+    return (EPS * np.abs(z) / np.minimum(z - lo, hi - z)).sum(axis=-1)
 
 
 def inverse_of(C: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from .joint import Joint
 from .quadrature import BLOCK, CLASSES, Array, Ints, Tiles
 from .scan import Rises
-from .support import LOG_ZERO, to_support
+from .support import LOG_ZERO, to_support, uncertainty
 
 CACHE = 2**16  # numbers in the outputs that are computed at once: what a processor's cache holds
 KNOWN = 2**23  # numbers in the factors of decoded tiles that are kept
@@ -93,6 +93,10 @@ class Tables:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
         return no_nan(log_prior), log_slope, z
+
+    def uncertainty(self, tiles: Tiles) -> Array:
+        """By which part of itself a density on an interval is uncertain at the nodes of each tile, (K, T)."""
+        return uncertainty(to_support(tiles.nodes(), self.joint.support)[0], self.joint.support)
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:

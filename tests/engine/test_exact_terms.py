@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
-from scipy.special import expit, logsumexp
+from scipy.special import betaln, expit, logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import tinyvae as tv
@@ -609,6 +609,71 @@ def test_bad_data_is_told_what_was_expected_and_what_came():
         tv.Target(model, theta[1:], x)
     with pytest.raises(ValueError, match=r"target: expected .* \(2, 3\), got \(3, 3\)"):
         tv.decompose(model, theta, phi, x[:2], tv.Target(model, theta, x))
+
+
+def normal(x, z):
+    return stats.norm.logpdf(x[:, 0], z[:, 0])
+
+
+class Q:
+    def __init__(self, log_prob):
+        self.log_prob = log_prob
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"likelihood": lambda x, z: 0.0},
+            r"log_likelihood: expected one number for each of \d+ z, got shape \(\)",
+        ),
+        ({"likelihood": lambda x, z: np.zeros((len(z), 3))}, r"log_likelihood: .*, got shape \(\d+, 3\)"),
+        ({"likelihood": lambda x, z: np.full(len(z), np.nan)}, "log_likelihood: .*, got nan at z"),
+        ({"log_prior_of": lambda z: np.full(len(z), np.inf)}, "log_prior: .*, got inf at z"),
+        ({"log_prior_of": lambda z: z[:3, 0]}, r"log_prior: .*, got shape \(3,\)"),
+        ({"support": (0.0, np.inf)}, r"support: expected \(-inf, inf\) or finite ends .*, got \(0.0, inf\)"),
+        ({"support": (1.0, 0.0)}, "support: .* with lo < hi, got"),
+        ({"support": (np.nan, 1.0)}, "support: .*nan"),
+        ({"q": Q(lambda z, rows: 0.0)}, "q.log_prob: expected one number for each"),
+        ({"q": Q(lambda z, rows: np.full(len(z), np.nan))}, "q.log_prob: .*, got nan"),
+        ({"q": "gaussian"}, r"q: expected an object with log_prob\(.*\), got 'gaussian'"),
+    ],
+)
+def test_functions_that_give_no_log_densities_are_refused_with_what_came(wrong, message):
+    q = wrong.pop("q", Q(lambda z, rows: oracles.log_prior(z)))
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
+        model = tv.Callables(**{"likelihood": normal, "log_prior_of": oracles.log_prior, **wrong})
+        tv.decompose(model, None, None, np.array([[0.5], [1.0]]), q=q)
+
+
+def test_a_column_of_log_densities_will_do_and_nobody_elses_array_is_written_to():
+    zeros = {}
+
+    def uniform(z):  # one array for each size, given away again and again
+        return zeros.setdefault(len(z), np.zeros(len(z)))
+
+    def column(x, z):
+        return np.log(z) * x[:, :1]
+
+    target = tv.Target(tv.Callables(column, uniform, support=(0.0, 1.0)), None, np.array([[1.0], [3.0]]))
+    assert np.allclose(target.log_px, np.log([1 / 2, 1 / 4]), rtol=0, atol=1e-9)
+    assert not any(array.any() for array in zeros.values())
+
+
+@pytest.mark.parametrize("end", [0.5, 0.1, 0.01])
+def test_a_prior_that_is_infinite_at_both_ends_of_its_interval(end):
+    """A coin with prior Beta(end, end), and a likelihood that is 0·log 0 at the ends of [0, 1]."""
+    heads = np.arange(8.0)
+
+    def coin(x, z):
+        return x[:, 0] * np.log(z[:, 0]) + (7 - x[:, 0]) * np.log1p(-z[:, 0])
+
+    model = tv.Callables(coin, lambda z: stats.beta(end, end).logpdf(z[:, 0]), support=(0.0, 1.0))
+    target = tv.Target(model, None, heads[:, None])
+    exact = betaln(heads + end, 7 - heads + end) - betaln(end, end)
+    assert np.all(np.abs(target.log_px - exact) <= target.error)
+    # Mass may lie at 0, where numbers are dense. At 1 they are 1e-16 apart, too far for seven heads.
+    assert target.certified[1:7].all() and target.certified[0] == (end > 0.05) and not target.certified[7]
 
 
 # ----- the fast paths give the numbers of the plain ones -----
