@@ -54,9 +54,9 @@ class Target:
         self.level = result.level
         self.log_px, self.log_norm = result.value
         resolved = support.resolved & (result.level >= support.least)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             error = result.error.max(axis=0) + np.exp(support.left_out - self.log_px)
-        self.error = np.where(resolved, error, np.inf)
+        self.error = np.where(resolved & ~np.isnan(error), error, np.inf)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -646,6 +646,16 @@ def test_functions_that_give_no_log_densities_are_refused_with_what_came(wrong, 
         tv.decompose(model, None, None, np.array([[0.5], [1.0]]), q=q)
 
 
+def test_a_data_point_that_no_z_can_have_made_is_not_certified_and_warns_of_nothing():
+    def only_positive(x, z):
+        return np.where(x[:, 0] > 0, normal(x, z), -np.inf)
+
+    with np.errstate(all="raise", under="ignore"):
+        target = tv.Target(tv.Callables(only_positive, oracles.log_prior), None, np.array([[1.0], [-1.0]]))
+    assert np.isfinite(target.log_px[0]) and not np.isnan(target.log_px[1])
+    assert target.certified.tolist() == [True, False] and target.error[1] == np.inf
+
+
 def test_a_column_of_log_densities_will_do_and_nobody_elses_array_is_written_to():
     zeros = {}
 
