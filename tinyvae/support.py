@@ -38,12 +38,14 @@ def to_support(t: Array, support: tuple[float, float]) -> tuple[Array, Array]:
 
 
 def uncertainty(z: Array, support: tuple[float, float]) -> Array:
-    """By which part of itself the way from z (..., L) to the nearer end of the support is uncertain, (...).
+    """By which part of itself a density may be wrong at z (..., L) on an interval, (...).
 
-    Numbers near 1 are 1e-16 apart: a density like (1 − z)^(−½) holds 1e-8 of its mass where they cannot tell.
+    Numbers near 1 are 1e-16 apart: a density like (1 − z)^(−½) holds 1e-8 of its mass where they cannot tell. What
+    is averaged under it may grow like the logarithm of the way to the nearer end.
     """
     lo, hi = support
-    return (EPS * np.abs(z) / np.minimum(z - lo, hi - z)).sum(axis=-1)
+    way = np.minimum(z - lo, hi - z)
+    return (EPS * np.abs(z) / way * (1 - np.log(way / (hi - lo)))).sum(axis=-1)
 
 
 def inverse_of(C: Array) -> Array:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
-from scipy.special import betaln, expit, logsumexp
+from scipy.special import betaln, digamma, expit, logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import tinyvae as tv
@@ -684,6 +684,22 @@ def test_a_prior_that_is_infinite_at_both_ends_of_its_interval(end):
     assert np.all(np.abs(target.log_px - exact) <= target.error)
     # Mass may lie at 0, where numbers are dense. At 1 they are 1e-16 apart, too far for seven heads.
     assert target.certified[1:7].all() and target.certified[0] == (end > 0.05) and not target.certified[7]
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2.0, 0.5), (0.5, 2.0), (0.3, 0.3), (1.0, 1.0)])
+def test_a_q_that_is_infinite_at_an_end_of_its_interval_is_right_within_its_error(a, b):
+    """E_q[log z] of q = Beta(a, b) is ψ(a) − ψ(a + b), and its entropy is known."""
+
+    def coin(x, z):
+        return x[:, 0] * np.log(z[:, 0]) + (7 - x[:, 0]) * np.log1p(-z[:, 0])
+
+    heads, q = np.array([0.0, 3.0, 7.0]), stats.beta(a, b)
+    model = tv.Callables(coin, lambda z: np.zeros(len(z)), support=(0.0, 1.0))
+    got = tv.decompose(model, None, None, heads[:, None], q=Q(lambda z, rows: q.logpdf(z[:, 0])))
+    exact = heads * (digamma(a) - digamma(a + b)) + (7 - heads) * (digamma(b) - digamma(a + b))
+    assert np.all(np.abs(got.reconstruction - exact) <= got.reconstruction_error)
+    assert np.all(np.abs(got.kl_prior + q.entropy()) <= got.kl_prior_error + 1e-13)
+    assert np.all(got.error <= 1e-9) == (b >= 1)  # at 0 numbers are dense
 
 
 # ----- the fast paths give the numbers of the plain ones -----
