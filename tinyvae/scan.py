@@ -333,11 +333,11 @@ def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float)
     Both (n,). Where the table is too coarse for that, by the width of the highest peak.
     """
     dim, n = table.ndim - 1, len(table)
-    in_sets = np.empty((*table.shape[1:], len(SETS[dim])))
+    in_sets = np.empty((len(SETS[dim]), *table.shape[1:]))
     for odd, sets in zip(CLASSES[dim], SETS[dim].T):
-        in_sets[tuple(slice(o, None, 2) for o in odd)] = sets
+        in_sets[(slice(None), *[slice(o, None, 2) for o in odd])] = sets.reshape(-1, *[1] * dim)
     f = table.reshape(n, -1) - peak[:, None]
-    sums = (np.exp(f, out=f) @ in_sets.reshape(f.shape[1], -1)).T
+    sums = in_sets.reshape(-1, f.shape[1]) @ np.exp(f, out=f).T
     gap = np.abs(np.log(2 * sums[1:] / sums[0])).max(axis=0)
     level = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE + (dim == 1)  # nodes are cheap on a line
     log_mass = np.log(sums[0]) + peak + dim * np.log(h)
