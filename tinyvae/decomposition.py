@@ -215,7 +215,7 @@ class Expectations:
                 uncertain = tiles.sums(weight * target.tables.uncertainty(tiles)[tiles.tile])[0]
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
             uncertain /= mass[0]
-            whole = (np.abs(mass[0] * tiles.h**self.dim - 1) < 1e-6) & (uncertain < 1e-6)
+            whole = np.abs(mass[0] * tiles.h**self.dim - 1) < 1e-6
             return _Table(weight, mass, kl_prior / mass, np.where(whole, 0.0, np.inf), uncertain)
 
     def _factors(self, points: Ints, tiles: Tiles) -> tuple[Array, Array]:

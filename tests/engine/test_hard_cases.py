@@ -14,6 +14,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import tinyvae as tv
+from tinyvae import scan
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}
 
@@ -313,6 +314,25 @@ def test_what_is_left_out_on_a_plane_is_in_the_error(likelihood, monkeypatch):
     missing = exact - too_little.log_px
     assert np.all(missing > 1e-5) and not too_little.certified.any()
     assert np.all(missing <= too_little.error)
+
+
+def test_what_a_finer_look_leaves_out_comes_on_top_of_what_the_first_did():
+    """A peak in the middle of 9×9 nodes, and nothing that rises between them."""
+    seen = scan.Seen.of(1)
+    table = np.full((9, 9), -24.0)
+    table[4, 4] = 0.0
+
+    def rises(floor):
+        return np.zeros((1, 81)), np.zeros((1, 81)), np.ones((1, 1))
+
+    left_out = []
+    for level, again in ((2, False), (3, True), (2, False)):
+        with np.errstate(all="ignore"):
+            shown = seen.inspect(np.arange(1), table.reshape(1, -1).copy(), rises, (9, 9), level, 1e-6, again)
+        left_out.append(float(np.exp(seen.left_out[0])))
+        assert shown.active.sum() == 1
+    first = 80 * np.exp(-24.0) / 4**2
+    assert np.allclose(left_out, [first, first * (1 + 1 / 4), first], rtol=1e-9)
 
 
 # ----- scales that over- or underflow -----
