@@ -332,7 +332,7 @@ def test_what_a_finer_look_leaves_out_comes_on_top_of_what_the_first_did():
         left_out.append(float(np.exp(seen.left_out[0])))
         assert shown.active.sum() == 1
     first = 80 * np.exp(-24.0) / 4**2
-    assert np.allclose(left_out, [first, first * (1 + 1 / 4), first], rtol=1e-9)
+    assert np.allclose(left_out, [first, first * (1 + 1 / 4), first], rtol=1e-9, atol=0)
 
 
 # ----- scales that over- or underflow -----
