@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.color import Color
@@ -38,6 +38,7 @@ from tui.plots import (
 from tui.plots.axes import Axis, round_step, tick_labels, ticks, value_label
 from tui.plots.canvas import plain
 from tui.plots.fields import draw_contour, resample
+from tui.plots.frame import _y_count
 from tui.plots.linechart import decimate
 
 pytestmark = pytest.mark.filterwarnings("error")  # a NumPy warning in the middle of a screen is a defect
@@ -181,6 +182,16 @@ def test_ticks_are_multiples_of_a_1_2_5_step_inside_the_range(low, span, count):
 def test_round_step_takes_the_nearest_or_the_next_below():
     assert [round_step(v) for v in (0.9, 1.3, 1.6, 3, 4, 8)] == [1, 1, 2, 2, 5, 10]
     assert [round_step(v, "below") for v in (1.0, 1.9, 4.9, 9.9)] == [1, 1, 2, 5]
+
+
+@given(st.integers(10, 60), st.floats(-1000, 1000), st.floats(-2, 3))
+@example(11, -11.4, math.log10(3.0))
+def test_every_tick_of_a_y_axis_has_a_row_for_its_label(rows, low, log_span):
+    """With ticks nearer than two rows some labels were left out, and −9.5 stood next to −10.5."""
+    high = low + 10**log_span
+    values = np.array(ticks(low, high, _y_count(rows)))
+    row = np.floor((high - values) / (high - low) * rows)
+    assert len(values) >= 2 and np.all(-np.diff(row) >= 2)
 
 
 def test_tick_labels_have_the_digits_that_tell_them_apart_and_a_proper_minus():

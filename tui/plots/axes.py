@@ -89,12 +89,12 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` multiples of a 1-2-5 step within [low, high], at least two if there is room for numbers."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         return []
-    raw = (high / 2 - low / 2) / max(count, 1) * 2
-    for finer in (1.0, 2.2, 5.0):
-        step = round_step(raw / finer)
+    step = round_step((high / 2 - low / 2) / max(count, 1) * 2)
+    for _ in range(3):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last > first:
             break
+        step = round_step(0.99 * step, "below")
     if last - first > 1000 or max(abs(first), abs(last)) > 1e15:  # the range is a rounding error wide
         return []
     return [k * step for k in range(first, last + 1)]
