@@ -133,7 +133,8 @@ class Tables:
 
         Where log p(x|z) = left·right, the sum moves inside: left·Σ weight·right.
         """
-        sums, weight_of = np.empty((classes, len(weight))), weight.reshape(len(weight), classes, -1)
+        sums = np.empty((classes, len(weight)))
+        weight_of = weight.reshape(len(weight), classes, -1).swapaxes(0, 1)  # (classes, P, ·)
         if self._products and (minus is None or minus._products):
             others = repeat(None) if minus is None else minus._blocks(points, tiles)
             for block, other in zip(self._blocks(points, tiles), others):
@@ -143,18 +144,16 @@ class Tables:
                     left = np.concatenate([left, -left_of_other], axis=1)
                     right = np.concatenate([right, right_of_other], axis=2)
                 rights = right.reshape(len(right), classes, -1, right.shape[2])
-                inner = np.empty((classes, *left.shape))
-                for c in range(classes):
-                    w = weight_of[block.pairs, c]
-                    for of_tile, (first, last) in zip(rights[:, c], block.spans):
-                        np.dot(w[first:last], of_tile, out=inner[c, first:last])
+                inner, w = np.empty((classes, *left.shape)), weight_of[:, block.pairs]
+                for of_tile, (first, last) in zip(rights, block.spans):
+                    np.matmul(w[:, first:last], of_tile, out=inner[:, first:last])
                 sums[:, block.pairs] = np.einsum("pf,cpf->cp", left, inner)
             if np.isfinite(sums).all():
                 return sums
         table = self.log_likelihood(points, tiles)
         if minus is not None:
             table -= minus.log_likelihood(points, tiles)
-        return np.einsum("pct,pct->cp", weight_of, table.reshape(weight_of.shape))
+        return np.einsum("cpt,pct->cp", weight_of, table.reshape(len(table), classes, -1))
 
     # ----- how -----
 
