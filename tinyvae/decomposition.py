@@ -132,7 +132,8 @@ class Expectations:
         self._closed = gaussian and hasattr(joint, "prior_factors")
         self.support: Any
         if gaussian and not bounded:
-            radius = float(np.sqrt(2 * drop_for(self.tolerance)))
+            # Beyond this lies at most e^−34.5 = 1e-15 of a q: less than rounding, whatever is averaged there.
+            radius = float(np.sqrt(2 * max(drop_for(self.tolerance), 34.5)))
             mean, cholesky = q.mean, q.cholesky
             if not (np.vdot(mean, mean) < 1e60 and np.vdot(cholesky, cholesky) < 1e60):  # a diverged q
                 # Far beyond any use, so that integers can count tiles; what is cut off there will not certify.

@@ -73,3 +73,14 @@ def test_kl_prior_of_a_gaussian_q_is_to_the_prior_of_the_model_and_not_to_the_us
     to_prior = 0.5 * np.log(2 * np.pi * 4) + (std**2 + (mean - 0.5) ** 2) / 8 if on_line else 0.0
     assert abs(got.kl_prior[0] - (to_prior - entropy)) < 1e-9
     assert got.error[0] < 1e-9 and abs(got.residual[0]) < 1e-11
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tail_of_a_wide_q_is_within_the_stated_error(seed):
+    """On a plane q ended where 1e-12 of it was left; log p(x|z) = −1,000 out there made that 1e-9 nats."""
+    model, theta, r = hard.network(2, seed, noise_std=0.05)
+    x = hard.made_by(model, theta, r.standard_normal((3, 2)), r, 0.05)
+    phi = hard.phi_of(model, 0.0, [0.5, 2.0])
+    got, closer = (tv.decompose(model, theta, phi, x, tolerance=t) for t in (1e-6, 1e-11))
+    stated = got.reconstruction_error + closer.reconstruction_error
+    assert np.all(np.abs(got.reconstruction - closer.reconstruction) <= stated)
