@@ -212,7 +212,7 @@ class Expectations:
             weight = np.exp(log_q + log_slope[tiles.tile])
             mass = tiles.sums(weight)
             kl_prior = tiles.sums(weight * (no_nan(log_q) - log_prior[tiles.tile]))
-            if np.isfinite(target.joint.support[0]):
+            if target.tables.bounded:
                 uncertain = tiles.sums(weight * target.tables.uncertainty(tiles)[tiles.tile])[0]
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a diverged q may meet no node
             uncertain /= mass[0]
@@ -226,7 +226,8 @@ class Expectations:
         log q(m) − (C⁻ᵀu)·d − ½ |C⁻¹d|².
         """
         q, d, rows = self.q, tiles.offsets, points.take(tiles.rows)
-        inverse = inverse_of(q.cholesky).take(rows, axis=0)  # C⁻¹ of each pair, (P, L, L)
+        inverse = inverse_of(q.cholesky.take(points, axis=0))  # C⁻¹ of each data point,
+        inverse = inverse.take(tiles.rows, axis=0)  # and of each pair, (P, L, L)
         u = np.einsum("pij,pj->pi", inverse, tiles.middle.take(tiles.tile, axis=0) - q.mean.take(rows, axis=0))
         at_middle = -0.5 * np.einsum("pi,pi->p", u, u) - q.log_diag.sum(axis=1).take(rows)
         slope = -np.einsum("pij,pi->pj", inverse, u)

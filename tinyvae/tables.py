@@ -39,6 +39,7 @@ class Tables:
     def __init__(self, joint: Joint, x: Array):
         self.joint: Any = joint  # with all that a VAEJoint may have beside what every Joint has
         self.x = x
+        self.bounded = bool(np.isfinite(joint.support[0]))
         self._products = hasattr(joint, "data_factors")
         # The tiles that were decoded, by level and corner: the factors of the likelihood.
         self._known: dict[int, dict[tuple[int, ...], tuple[Array, Array]]] = {}

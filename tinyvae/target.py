@@ -45,10 +45,9 @@ class Target:
         self.tolerance = check_tolerance(tolerance, self.joint.latent_dim)
         self.tables = Tables(self.joint, self.x)
         dim, n = self.joint.latent_dim, len(self.x)
-        self._bounded = bool(np.isfinite(self.joint.support[0]))
         each = self.tolerance / INTEGRALS
         beyond = self.tables.beyond if hasattr(self.joint, "beyond") else None
-        support = scan(self.tables.survey, n, dim, each, self._bounded, beyond, per_node=self.x.shape[1])
+        support = scan(self.tables.survey, n, dim, each, self.tables.bounded, beyond, per_node=self.x.shape[1])
         self._peak, self._parts, self._room = support.peak, list[_Part](), KEEP
         result = certify(support, support.start, dim, each, self._integrate)
         self.level = result.level
@@ -88,7 +87,7 @@ class Target:
             halves = np.log(2 * sums[1:] / sums[0])
             log_px = np.log(sums[0]) + peak + tiles.dim * np.log(tiles.h)
             gap, rounding = np.abs(halves).max(axis=0), 8 * EPS * (1 + np.abs(peak))
-            if self._bounded:
+            if self.tables.bounded:
                 uncertain = tiles.sums(f * self.tables.uncertainty(tiles)[tiles.tile])[0] / sums[0]
                 rounding += np.where(uncertain < 1e-6, uncertain, np.inf)
         return Estimate(np.stack([log_px, log_px + halves[-1]]), gap[None], rounding)

@@ -670,15 +670,16 @@ def test_a_column_of_log_densities_will_do_and_nobody_elses_array_is_written_to(
     assert not any(array.any() for array in zeros.values())
 
 
+def seven_tosses(x, z):
+    """log P(x heads of seven | z), which is 0·log 0 at an end of [0, 1]."""
+    return x[:, 0] * np.log(z[:, 0]) + (7 - x[:, 0]) * np.log1p(-z[:, 0])
+
+
 @pytest.mark.parametrize("end", [0.5, 0.1, 0.01])
-def test_a_prior_that_is_infinite_at_both_ends_of_its_interval(end):
-    """A coin with prior Beta(end, end), and a likelihood that is 0·log 0 at the ends of [0, 1]."""
+def test_log_px_is_right_within_its_error_where_the_prior_is_infinite_at_both_ends(end):
+    """A coin with prior Beta(end, end)."""
     heads = np.arange(8.0)
-
-    def coin(x, z):
-        return x[:, 0] * np.log(z[:, 0]) + (7 - x[:, 0]) * np.log1p(-z[:, 0])
-
-    model = tv.Callables(coin, lambda z: stats.beta(end, end).logpdf(z[:, 0]), support=(0.0, 1.0))
+    model = tv.Callables(seven_tosses, lambda z: stats.beta(end, end).logpdf(z[:, 0]), support=(0.0, 1.0))
     target = tv.Target(model, None, heads[:, None])
     exact = betaln(heads + end, 7 - heads + end) - betaln(end, end)
     assert np.all(np.abs(target.log_px - exact) <= target.error)
@@ -689,12 +690,8 @@ def test_a_prior_that_is_infinite_at_both_ends_of_its_interval(end):
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2.0, 0.5), (0.5, 2.0), (0.3, 0.3), (1.0, 1.0)])
 def test_a_q_that_is_infinite_at_an_end_of_its_interval_is_right_within_its_error(a, b):
     """E_q[log z] of q = Beta(a, b) is ψ(a) − ψ(a + b), and its entropy is known."""
-
-    def coin(x, z):
-        return x[:, 0] * np.log(z[:, 0]) + (7 - x[:, 0]) * np.log1p(-z[:, 0])
-
     heads, q = np.array([0.0, 3.0, 7.0]), stats.beta(a, b)
-    model = tv.Callables(coin, lambda z: np.zeros(len(z)), support=(0.0, 1.0))
+    model = tv.Callables(seven_tosses, lambda z: np.zeros(len(z)), support=(0.0, 1.0))
     got = tv.decompose(model, None, None, heads[:, None], q=Q(lambda z, rows: q.logpdf(z[:, 0])))
     exact = heads * (digamma(a) - digamma(a + b)) + (7 - heads) * (digamma(b) - digamma(a + b))
     assert np.all(np.abs(got.reconstruction - exact) <= got.reconstruction_error)
