@@ -19,7 +19,7 @@ import numpy as np
 from .joint import Joint, log_densities
 from .model import Gaussian
 from .ops import LOG_2PI
-from .quadrature import CLASSES, EPS, Array, Estimate, Ints, Tiles, certify, level_for
+from .quadrature import CLASSES, EPS, SHARED, Array, Estimate, Ints, Tiles, certify, level_for
 from .scan import scan
 from .support import LOG_ZERO, Ellipsoids, drop_for, inverse_of, to_support
 from .tables import no_nan
@@ -151,6 +151,7 @@ class Expectations:
         start = np.maximum(self.start, target.level)
         if isinstance(self.support, Ellipsoids):  # the decoder sets a limit as well, which the posterior knows
             start = np.minimum(start, self.start + MOST_FINER[self.dim])
+        start += (target.level - start) % SHARED  # onto lattices whose nodes the Target has decoded
         self._last, self._tiles = self._tiles, {}  # what this Target does not use again is forgotten
         got = certify(self, start, self.dim, self.tolerance, partial(self._integrate, target))
         self._tables = {
@@ -206,7 +207,7 @@ class Expectations:
             mass = tiles.of_points(sums[..., 0])
             kl_prior = tiles.of_points(np.einsum("pf,cpf->cp", left, sums))
         else:
-            log_prior, log_slope, z = target.tables.log_prior(tiles)
+            (log_prior, log_slope), z = target.tables.log_prior(tiles), target.tables.z(tiles)
             rows = np.repeat(points[tiles.rows], z.shape[1])
             log_q = self._log_prob(z[tiles.tile].reshape(len(rows), -1), rows).reshape(-1, z.shape[1])
             weight = np.exp(log_q + log_slope[tiles.tile])
@@ -225,15 +226,14 @@ class Expectations:
         With d the way from a tile's middle m to a node and u = C⁻¹(m − mean), log q is a polynomial in d:
         log q(m) − (C⁻ᵀu)·d − ½ |C⁻¹d|².
         """
-        q, d, rows = self.q, tiles.offsets, points.take(tiles.rows)
+        q, rows = self.q, points.take(tiles.rows)
         inverse = inverse_of(q.cholesky.take(points, axis=0))  # C⁻¹ of each data point,
         inverse = inverse.take(tiles.rows, axis=0)  # and of each pair, (P, L, L)
         u = np.einsum("pij,pj->pi", inverse, tiles.middle.take(tiles.tile, axis=0) - q.mean.take(rows, axis=0))
         at_middle = -0.5 * np.einsum("pi,pi->p", u, u) - q.log_diag.sum(axis=1).take(rows)
         slope = -np.einsum("pij,pi->pj", inverse, u)
         bend = -0.5 * (inverse.swapaxes(1, 2) @ inverse).reshape(len(u), -1)
-        powers = np.concatenate([np.ones((len(d), 1)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)], 1)
-        return np.column_stack([at_middle - 0.5 * LOG_2PI * d.shape[1], slope, bend]), powers
+        return np.column_stack([at_middle - 0.5 * LOG_2PI * tiles.dim, slope, bend]), tiles.powers
 
     def _log_prob(self, z: Array, rows: Ints) -> Array:
         if not hasattr(self.q, "log_prob"):

@@ -15,8 +15,8 @@ class FusedGradient:
 
     def __init__(self, model, batch, samples=1):
         self.model, self.batch, self.samples = model, batch, samples
-        self.encoder = _Network(model.encoder_sizes, batch)
-        self.decoder = _Network(model.decoder_sizes, batch * samples)
+        self.encoder = networks.Columns(model.encoder_sizes, batch)
+        self.decoder = networks.Columns(model.decoder_sizes, batch * samples)
         self.grad_theta, self.grad_phi = np.zeros(model.theta_size), np.zeros(model.phi_size)
         self.grads_encoder = networks.matrices(self.grad_phi, model.encoder_sizes)
         self.grads_decoder = networks.matrices(self.grad_theta, model.decoder_sizes)
@@ -87,41 +87,3 @@ class FusedGradient:
 def _over_samples(values):
     """The sum over S: (L, S, B) -> (L, B)."""
     return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
-
-
-class _Network:
-    """The buffers of one MLP for R columns: what each layer reads, [a; 1] (width + 1, R), and what comes out."""
-
-    def __init__(self, sizes, columns):
-        self.sizes, self.vector = sizes, None
-        self.reads = [np.ones((width + 1, columns)) for width in sizes[:-1]]
-        self.units = [read[:-1] for read in self.reads]
-        self.input, self.output = self.units[0], np.empty((sizes[-1], columns))
-        self.g_output, self.scratch = np.empty_like(self.output), np.empty((max(sizes), columns))
-
-    def forward(self, vector):
-        """The last layer's output (width, R), `input` being filled in: a ← tanh(Wᵀ a + b), no tanh at the end."""
-        if vector is not self.vector:  # the layers are views: made once for each vector
-            self.vector, self.matrices = vector, networks.matrices(vector, self.sizes)
-        for M, read, unit in zip(self.matrices, self.reads, self.units[1:]):
-            np.tanh(np.dot(M.T, read, out=unit), out=unit)
-        return np.dot(self.matrices[-1].T, self.reads[-1], out=self.output)
-
-    def backward(self, g, grads, to_input):
-        """g (width, R) is the gradient of the output; writes [a; 1] gᵀ for each layer into `grads`, if given.
-
-        Returns the gradient of the input if `to_input`, else None. Layer below: g ← (W g)(1 − a²), which takes
-        the place of the units a, no longer needed: a pass backward needs a pass forward before it.
-        """
-        for k in reversed(range(len(self.matrices))):
-            if grads is not None:
-                np.dot(self.reads[k], g.T, out=grads[k])
-            if k == 0 and not to_input:
-                return None
-            g, a = np.dot(self.matrices[k][:-1], g, out=self.scratch[: self.sizes[k]]), self.units[k]
-            if k > 0:
-                a *= a
-                np.subtract(1.0, a, out=a)
-                a *= g
-                g = a
-        return g

@@ -140,14 +140,15 @@ class VAEJoint:
         return np.column_stack([self.log_prior(m), -m, bend])
 
     def outputs(self, z: Array) -> Array:
-        """The decoder at z; (M, L) -> (M, D)."""
-        if len(z) > AT_ONCE:
-            return np.concatenate([self.outputs(z[k : k + AT_ONCE]) for k in range(0, len(z), AT_ONCE)])
-        out = z
-        for k, (W, _, b) in enumerate(self._layers):
-            out = np.dot(np.tanh(out, out=out) if k else out, W)
-            out += b
-        return out
+        """The decoder at z; (M, L) -> (M, D), whose columns are contiguous."""
+        outputs, network = np.empty((self.model.data_dim, len(z))), None
+        for first in range(0, len(z), AT_ONCE):
+            some = outputs[:, first : first + AT_ONCE]
+            if network is None or some.shape != network.output.shape:
+                network = networks.Columns(self.model.decoder_sizes, some.shape[1])
+            network.input[:] = z[first : first + AT_ONCE].T
+            some[:] = network.forward(self.theta)
+        return outputs.T
 
     def log_likelihood(self, x: Array, outputs: Array) -> Array:
         """log p_θ(x|z) given the decoder's output at z; leading axes broadcast."""
@@ -161,17 +162,17 @@ class VAEJoint:
     # cancels.
 
     def node_factors(self, outputs: Array) -> tuple[Array, Array]:
-        """For outputs (K, T, D) at the nodes of tiles: c/σ (K, D), right (K, T, D + 2)."""
-        centre: Array
-        right = np.ones((*outputs.shape[:2], outputs.shape[2] + 2))
+        """For outputs (K, T, D) at the nodes of tiles: c/σ (K, D), right (K, D + 2, T)."""
+        outputs = outputs.swapaxes(1, 2)  # as the decoder leaves them: contiguous for each of the D
+        right = np.ones((len(outputs), outputs.shape[1] + 2, outputs.shape[2]))
         if self.model.likelihood == "bernoulli":
-            centre, right[..., 2:] = np.zeros((len(outputs), outputs.shape[2])), outputs
-            right[..., 0] = -ops.softplus(outputs).sum(axis=-1)
+            centre, right[:, 2:] = np.zeros(outputs.shape[:2]), outputs
+            right[:, 0] = -ops.softplus(outputs).sum(axis=1)
         else:
-            scaled = outputs * self._inverse_std
-            centre = scaled[:, scaled.shape[1] // 2]
-            b = scaled - centre[:, None]
-            right[..., 2:], right[..., 0] = b, -0.5 * np.einsum("ktd,ktd->kt", b, b)
+            scaled = outputs * self._inverse_std[:, None]
+            centre = scaled[:, :, scaled.shape[2] // 2]
+            b = np.subtract(scaled, centre[:, :, None], out=right[:, 2:])
+            right[:, 0] = -0.5 * np.einsum("kdt,kdt->kt", b, b)
         return centre, right
 
     def data_factors(self, x: Array, rows: Ints, centre: Array, tile: Ints) -> Array:

@@ -44,3 +44,41 @@ def initialise(vector, sizes, rng):
     for W, b in layers(vector, sizes):
         W[:] = rng.standard_normal(W.shape) / np.sqrt(W.shape[0])
         b[:] = 0.0
+
+
+class Columns:
+    """The buffers of one MLP for R columns: what each layer reads, [a; 1] (width + 1, R), and what comes out."""
+
+    def __init__(self, sizes, columns):
+        self.sizes, self.vector = sizes, None
+        self.reads = [np.ones((width + 1, columns)) for width in sizes[:-1]]
+        self.units = [read[:-1] for read in self.reads]
+        self.input, self.output = self.units[0], np.empty((sizes[-1], columns))
+        self.g_output, self.scratch = np.empty_like(self.output), np.empty((max(sizes), columns))
+
+    def forward(self, vector):
+        """The last layer's output (width, R), `input` being filled in: a ← tanh(Wᵀ a + b), no tanh at the end."""
+        if vector is not self.vector:  # the layers are views: made once for each vector
+            self.vector, self.matrices = vector, matrices(vector, self.sizes)
+        for M, read, unit in zip(self.matrices, self.reads, self.units[1:]):
+            np.tanh(np.dot(M.T, read, out=unit), out=unit)
+        return np.dot(self.matrices[-1].T, self.reads[-1], out=self.output)
+
+    def backward(self, g, grads, to_input):
+        """g (width, R) is the gradient of the output; writes [a; 1] gᵀ for each layer into `grads`, if given.
+
+        Returns the gradient of the input if `to_input`, else None. Layer below: g ← (W g)(1 − a²), which takes
+        the place of the units a, no longer needed: a pass backward needs a pass forward before it.
+        """
+        for k in reversed(range(len(self.matrices))):
+            if grads is not None:
+                np.dot(self.reads[k], g.T, out=grads[k])
+            if k == 0 and not to_input:
+                return None
+            g, a = np.dot(self.matrices[k][:-1], g, out=self.scratch[: self.sizes[k]]), self.units[k]
+            if k > 0:
+                a *= a
+                np.subtract(1.0, a, out=a)
+                a *= g
+                g = a
+        return g

@@ -36,6 +36,7 @@ MAX_NODES = {1: 2**16, 2: 2**18}  # that one data point may use for one integral
 BLOCK = 2**20  # numbers in one table; more data points than that allows take turns
 OCTAVE = 4  # levels from one spacing to half of it; in between, short fractions: z = index·h is exact
 FRACTIONS = np.array([1, 27 / 32, 23 / 32, 19 / 32])  # near 2^(-k/4)
+SHARED = OCTAVE // 2  # levels between lattices on a plane, so that points share them
 MOST_FINER = 8 * OCTAVE  # levels; what does not agree then never will, or is not a number
 EPS = float(np.finfo(float).eps)
 
@@ -68,9 +69,9 @@ SETS = {
 
 @lru_cache
 def tile_nodes(dim: int) -> Ints:
-    """Index of a tile's nodes from its corner, (T, L), class by class."""
+    """Index of a tile's nodes from its corner, (L, T), class by class."""
     evens = grid(*[np.arange(0, SIDE[dim], 2)] * dim)
-    return np.concatenate([evens + odd for odd in CLASSES[dim]])
+    return np.ascontiguousarray(np.concatenate([evens + odd for odd in CLASSES[dim]]).T)
 
 
 class Tiles:
@@ -102,7 +103,13 @@ class Tiles:
     @property
     def offsets(self) -> Array:
         """Of a tile's nodes from its middle, (T, L)."""
-        return (tile_nodes(self.dim) - SIDE[self.dim] // 2) * self.h
+        return ((tile_nodes(self.dim) - SIDE[self.dim] // 2) * self.h).T
+
+    @property
+    def powers(self) -> Array:
+        """Of the offsets d: 1, d and d dᵀ, (T, 1 + L + L²); polynomials of degree 2 are products with them."""
+        d = self.offsets
+        return np.column_stack([np.ones(len(d)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)])
 
     @property
     def middle(self) -> Array:
@@ -110,8 +117,9 @@ class Tiles:
         return (self.corner + SIDE[self.dim] // 2) * self.h
 
     def nodes(self, which: Any = slice(None)) -> Array:
-        """(K, T, L), or those of some of the tiles."""
-        return (self.corner[which, None] + tile_nodes(self.dim)) * self.h
+        """(K, T, L), or those of some of the tiles; each coordinate is contiguous."""
+        corner, nodes = self.corner[which].T * self.h, tile_nodes(self.dim) * self.h
+        return (corner[:, :, None] + nodes[:, None]).transpose(1, 2, 0)
 
     def sums(self, table: Array) -> Array:
         """The sums of each data point's values over each of the SETS: (P, T) -> (H, n)."""
@@ -208,14 +216,14 @@ def certify(
     """
     # The few finest go apart only where they are more than an octave finer: then two similar models have their
     # points at the same levels, and share the tables of q.
-    step, most = OCTAVE // 2, np.sort(start)[int(0.98 * (len(start) - 1))]
+    most = np.sort(start)[int(0.98 * (len(start) - 1))]
     common = int(start.max()) if start.max() <= most + OCTAVE else int(most)
-    level = common + step * -((common - start) // step)
+    level = common + SHARED * -((common - start) // SHARED)
     if dim == 1:
         level = np.maximum(level, common)
-    for coarse in range(level.min(), common, step):
+    for coarse in range(level.min(), common, SHARED):
         if (level == coarse).sum() < len(level) / 8:
-            level[level == coarse] += step
+            level[level == coarse] += SHARED
     while (over := support.count(level) > MAX_NODES[dim]).any():
         level[over] -= OCTAVE
     first, accepted, done = level.copy(), level.copy(), np.zeros(len(level), dtype=bool)
@@ -232,8 +240,8 @@ def certify(
             accepted[points], done[points] = now, (gap <= np.fmax(tol, got.rounding)).all(axis=0)
         again = np.flatnonzero((level == now) & ~done)
         if len(again):  # they stay together, and share their tables: as far as half of them need
-            steps = np.ceil(np.median(refinement(worst[again], tol)) / step)
-            level[again] += step * int(np.clip(steps, 1, OCTAVE // step))
+            steps = np.ceil(np.median(refinement(worst[again], tol)) / SHARED)
+            level[again] += SHARED * int(np.clip(steps, 1, OCTAVE // SHARED))
             over = support.count(level)[again] > MAX_NODES[dim]
             done[again] = over | (level > first + MOST_FINER)[again]
     return Certified(value, error, accepted)

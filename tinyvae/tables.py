@@ -27,7 +27,7 @@ class _Block(NamedTuple):
     pairs: slice
     x: Array  # (n, D)
     centre: Array  # (K, ·), and
-    right: Array  # (K, T, ·): the factors of the tiles
+    right: Array  # (K, ·, T): the factors of the tiles
     rows: Ints  # (P,): the data point of each pair,
     tile: Ints  # (P,): and which of these tiles it is on
     spans: list[tuple[int, int]]  # of each tile's pairs
@@ -88,16 +88,23 @@ class Tables:
 
     # ----- on tiles -----
 
-    def log_prior(self, tiles: Tiles) -> tuple[Array, Array, Array]:
-        """log p(z) and log |dz/dt| (K, T), and z (K, T, L), at the nodes of each tile."""
+    def z(self, tiles: Tiles) -> Array:
+        """The nodes of each tile, (K, T, L)."""
+        return to_support(tiles.nodes(), self.joint.support)[0]
+
+    def log_prior(self, tiles: Tiles) -> tuple[Array, Array]:
+        """log p(z) and log |dz/dt| at the nodes of each tile, (K, T) each."""
+        if hasattr(self.joint, "prior_factors"):
+            log_prior = self.joint.prior_factors(tiles.middle) @ tiles.powers.T
+            return log_prior, np.zeros_like(log_prior)
         z, log_slope = to_support(tiles.nodes(), self.joint.support)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
-        return no_nan(log_prior), log_slope, z
+        return no_nan(log_prior), log_slope
 
     def uncertainty(self, tiles: Tiles) -> Array:
         """By which part of itself a density on an interval is uncertain at the nodes of each tile, (K, T)."""
-        return uncertainty(to_support(tiles.nodes(), self.joint.support)[0], self.joint.support)
+        return uncertainty(self.z(tiles), self.joint.support)
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
@@ -111,7 +118,7 @@ class Tables:
     def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
         """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
         table = np.empty((len(tiles.tile), len(tiles.offsets)))
-        log_prior, log_slope, _ = self.log_prior(tiles)
+        log_prior, log_slope = self.log_prior(tiles)
         log_prior += log_slope
         for block in self._blocks(points, tiles):
             self._fill(table[block.pairs], block, log_prior[block.tiles], shift)
@@ -143,8 +150,8 @@ class Tables:
                 if minus is not None and other is not None:
                     left_of_other, right_of_other = minus._factors(other)
                     left = np.concatenate([left, -left_of_other], axis=1)
-                    right = np.concatenate([right, right_of_other], axis=2)
-                rights = right.reshape(len(right), classes, -1, right.shape[2])
+                    right = np.concatenate([right, right_of_other], axis=1)
+                rights = right.reshape(*right.shape[:2], classes, -1).transpose(0, 2, 3, 1)
                 inner, w = np.empty((classes, *left.shape)), weight_of[:, block.pairs]
                 for of_tile, (first, last) in zip(rights, block.spans):
                     np.matmul(w[:, first:last], of_tile, out=inner[:, first:last])
@@ -169,21 +176,27 @@ class Tables:
     def _factors_of(self, tiles: Tiles, some: slice) -> tuple[Array, Array]:
         """What the likelihood needs from some of the tiles; tiles seen before are not decoded again."""
         known, keys = self._known.setdefault(tiles.level, {}), tiles.keys[some]
-        new = [k for k, key in enumerate(keys) if key not in known]
+        new, decoded = [k for k, key in enumerate(keys) if key not in known], {}
         if new:
-            z, _ = to_support(tiles.nodes(some)[new], self.joint.support)
+            z, _ = to_support(tiles.nodes(np.add(new, some.start)), self.joint.support)
             fresh = self._node_factors(self.joint.outputs(z.reshape(-1, z.shape[2])).reshape(*z.shape[:2], -1))
-            self._room -= fresh[1].size
-            if self._room < 0:  # forget the other levels: they were coarser; or else all that is not needed now
-                if len(self._known) == 1:
-                    known = {key: known[key] for key in keys if key in known}
-                self._known = {tiles.level: known}
-                self._room = KNOWN - sum(right.size for _, right in known.values()) - fresh[1].size
-            known.update(zip((keys[k] for k in new), zip(*fresh)))
+            decoded = dict(zip((keys[k] for k in new), zip(*fresh)))
+            if self._make_room(tiles.level, fresh[1].size):
+                known.update(decoded)
             if len(new) == len(keys):
                 return fresh
-        of_tiles = [known[key] for key in keys]
+        of_tiles = [known.get(key) or decoded[key] for key in keys]
         return np.array([centre for centre, _ in of_tiles]), np.array([right for _, right in of_tiles])
+
+    def _make_room(self, level: int, size: int) -> bool:
+        """Whether there is room for so many more numbers of this level; coarser levels are forgotten for it."""
+        for coarser in sorted(known for known in self._known if known < level):
+            if self._room < size:
+                self._room += sum(right.size for _, right in self._known.pop(coarser).values())
+        if self._room < size:
+            return False
+        self._room -= size
+        return True
 
     def _node_factors(self, outputs: Array) -> tuple[Array, Array]:
         """What the likelihood needs from nodes, for outputs (K, T, ·)."""
@@ -202,7 +215,7 @@ class Tables:
         if self._products:
             left, right = self._factors(block, of_node, of_point)
             for of_tile, (first, last) in zip(right, block.spans):
-                np.dot(left[first:last], of_tile.T, out=table[first:last])
+                np.dot(left[first:last], of_tile, out=table[first:last])
             return
         for k, (first, last) in enumerate(block.spans):
             outputs = block.right[k]
@@ -218,13 +231,13 @@ class Tables:
     def _factors(
         self, block: _Block, of_node: Array | None = None, of_point: Array | None = None
     ) -> tuple[Array, Array]:
-        """What `_fill` writes, as products left·right: left (P, F) of each pair, right (K, T, F) of each node."""
+        """What `_fill` writes, as products left·right: left (P, F) of each pair, right (K, F, T) of each node."""
         left, right = self.joint.data_factors(block.x, block.rows, block.centre, block.tile), block.right
         if of_point is not None:
             left[:, 1] -= of_point[block.rows]
         if of_node is not None:
             right = right.copy()
-            right[..., 0] += of_node  # the column that meets a 1
+            right[:, 0] += of_node  # the row that meets a 1
         return left, right
 
 

@@ -104,7 +104,7 @@ class Target:
         L = self.joint.latent_dim
         mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
         for part in self._parts:
-            z = self.tables.log_prior(part.tiles)[2][part.tiles.tile]  # (P, T, L)
+            z = self.tables.z(part.tiles)[part.tiles.tile]  # (P, T, L)
             f = self._density_of(part)
             f = f / part.mass[part.tiles.rows, None]
             m = np.stack([part.tiles.sums(f * z[..., i])[0] for i in range(L)], axis=1)
