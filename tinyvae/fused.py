@@ -13,17 +13,17 @@ from . import networks, ops
 class FusedGradient:
     """Buffers for one (model, batch size B, samples S); call it to get the terms and both gradients."""
 
-    def __init__(self, model, batch, samples=1):
+    def __init__(self, model, batch, samples=1, dtype=np.float64):
         self.model, self.batch, self.samples = model, batch, samples
-        self.encoder = networks.Columns(model.encoder_sizes, batch)
-        self.decoder = networks.Columns(model.decoder_sizes, batch * samples)
-        self.grad_theta, self.grad_phi = np.zeros(model.theta_size), np.zeros(model.phi_size)
+        self.encoder = networks.Columns(model.encoder_sizes, batch, dtype)
+        self.decoder = networks.Columns(model.decoder_sizes, batch * samples, dtype)
+        self.grad_theta, self.grad_phi = np.zeros(model.theta_size, dtype), np.zeros(model.phi_size, dtype)
         self.grads_encoder = networks.matrices(self.grad_phi, model.encoder_sizes)
         self.grads_decoder = networks.matrices(self.grad_theta, model.decoder_sizes)
         self.lower = ops.strictly_lower(model.latent_dim) if model.covariance == "full" else []
-        self.noise, self.spread = np.empty((2, model.latent_dim, samples, batch))
-        self.std = np.empty((model.latent_dim, batch))
-        self.residual = np.empty((model.data_dim, samples, batch))
+        self.noise, self.spread = np.empty((2, model.latent_dim, samples, batch), dtype)
+        self.std = np.empty((model.latent_dim, batch), dtype)
+        self.residual = np.empty((model.data_dim, samples, batch), dtype)
 
     def __call__(self, theta, phi, x, eps, want_theta=True, want_phi=True, want_terms=True):
         """x (B, D), eps (S, B, L) -> (reconstruction (B,), kl_prior (B,), grad_theta, grad_phi).

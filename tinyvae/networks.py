@@ -49,12 +49,12 @@ def initialise(vector, sizes, rng):
 class Columns:
     """The buffers of one MLP for R columns: what each layer reads, [a; 1] (width + 1, R), and what comes out."""
 
-    def __init__(self, sizes, columns):
+    def __init__(self, sizes, columns, dtype=np.float64):
         self.sizes, self.vector = sizes, None
-        self.reads = [np.ones((width + 1, columns)) for width in sizes[:-1]]
+        self.reads = [np.ones((width + 1, columns), dtype) for width in sizes[:-1]]
         self.units = [read[:-1] for read in self.reads]
-        self.input, self.output = self.units[0], np.empty((sizes[-1], columns))
-        self.g_output, self.scratch = np.empty_like(self.output), np.empty((max(sizes), columns))
+        self.input, self.output = self.units[0], np.empty((sizes[-1], columns), dtype)
+        self.g_output, self.scratch = np.empty_like(self.output), np.empty((max(sizes), columns), dtype)
 
     def forward(self, vector):
         """The last layer's output (width, R), `input` being filled in: a ← tanh(Wᵀ a + b), no tanh at the end."""

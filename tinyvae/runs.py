@@ -36,6 +36,7 @@ class Config:
     batch_size: int = 64
     samples: int = 1
     seed: int = 0
+    precision: str = "float64"
     evaluate_every: int = 1
     tolerance: float | None = None
     update: Update = field(default_factory=Update)
@@ -66,6 +67,7 @@ class Config:
             learning_rate=self.learning_rate,
             optimizer=self.optimizer,  # type: ignore[arg-type]
             samples=self.samples,
+            precision=self.precision,  # type: ignore[arg-type]
             evaluate_every=self.evaluate_every,
             tolerance=self.tolerance,
             update=self.update,
@@ -135,7 +137,7 @@ Schedule = tuple[tuple[int, Settings], ...]  # after which step which settings c
 _SHARED: dict[str, Callable[[str], Any]] = {  # what a share string may hold of a Config, and how to read it back
     "n": int, "data_seed": int, "latent_dim": int, "likelihood": str, "covariance": str, "noise": str,
     "noise_std": float, "learning_rate": float, "optimizer": str, "batch_size": int, "samples": int, "seed": int,
-    "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
+    "precision": str, "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
 }  # fmt: skip
 _CHANGES: dict[str, Callable[[str], Any]] = {
     "theta": lambda text: bool(int(text)), "phi": lambda text: bool(int(text)),

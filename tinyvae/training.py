@@ -138,7 +138,8 @@ class Trainer:
     """Trains `model` on x (N, D). Assign `.update` at any time to switch θ or φ on and off.
 
     samples: reparameterised draws of z per data point. gradients: "fused" (written out by hand) or
-    "autograd" (through the primitives of `ops`); they agree to rounding. evaluate_every: the terms are
+    "autograd" (through the primitives of `ops`); they agree to rounding. precision: of the steps; the terms
+    are exact in float64 at whatever θ and φ the steps lead to. evaluate_every: the terms are
     computed after every so many steps, 0 for never, on `evaluation_x`: all of x, or a fixed random choice
     of `evaluation_points` of it if x is longer. learning_rate: one number, or (θ's, φ's).
     """
@@ -154,6 +155,7 @@ class Trainer:
         optimizer: Literal["adam", "sgd"] = "adam",
         samples: int = 1,
         gradients: Literal["fused", "autograd"] = "fused",
+        precision: Literal["float64", "float32"] = "float64",
         evaluate_every: int = 1,
         evaluation_points: int | None = None,
         tolerance: float | None = None,
@@ -170,6 +172,8 @@ class Trainer:
         batch_size = min(_whole("batch_size", batch_size, 1), len(self.x))
         self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size)
         self.gradients = _one_of("gradients", gradients, ("fused", "autograd"))
+        self.precision = _one_of("precision", precision, ("float64", "float32"))
+        self._rows = self.x.astype(self.precision, copy=False)
         self.tolerance = check_tolerance(tolerance, model.latent_dim)
         limit = EVALUATION_POINTS[model.latent_dim]
         if evaluation_points is not None:
@@ -182,7 +186,8 @@ class Trainer:
 
     def reset(self) -> None:
         """Back to step 0 with the same initial weights; the switches and rates stay as they are."""
-        self.theta, self.phi = self.model.init(np.random.SeedSequence(self.seed, spawn_key=(INIT,)))
+        initial = self.model.init(np.random.SeedSequence(self.seed, spawn_key=(INIT,)))
+        self.theta, self.phi = (vector.astype(self.precision) for vector in initial)
         self._forget_moments()
         self.step_count = self.draw_count = 0
         self._evaluation: Evaluation | None = None
@@ -194,7 +199,8 @@ class Trainer:
         self.phi_state = self._optimizer.init(self.phi)
 
     def _fit_buffers(self) -> None:
-        self._fused = FusedGradient(self.model, self._settings.batch_size, self._settings.samples)
+        sizes = self._settings.batch_size, self._settings.samples
+        self._fused = FusedGradient(self.model, *sizes, np.dtype(self.precision))
         self._shuffled: tuple[int, Any] = (-1, None)
         self._noise: tuple[int, Any] = (-1, None)
 
@@ -288,17 +294,18 @@ class Trainer:
         self.draw_count += 1
         per_epoch = len(self.x) // B
         if len(self.x) == B:  # the whole set, in its own order
-            x = self.x
+            x = self._rows
         else:
             epoch, turn = divmod(k, per_epoch)
             if self._shuffled[0] != epoch:
-                self._shuffled = (epoch, self.x[self._stream(ORDER, epoch).permutation(len(self.x))])
+                self._shuffled = (epoch, self._rows[self._stream(ORDER, epoch).permutation(len(self.x))])
             x = self._shuffled[1][turn * B : (turn + 1) * B]
         shape = (self._settings.samples, B, self.model.latent_dim)
         blocks = max(1, NOISE_BLOCK // math.prod(shape))
         block, turn = divmod(k, blocks)
         if self._noise[0] != block:
-            self._noise = (block, self._stream(NOISE, block).standard_normal((blocks, *shape)))
+            noise = self._stream(NOISE, block).standard_normal((blocks, *shape))
+            self._noise = (block, noise.astype(self.precision, copy=False))
         return x, self._noise[1][turn]
 
     # ----- looking -----
@@ -310,7 +317,7 @@ class Trainer:
         same_phi = last is not None and np.array_equal(last.phi, self.phi)
         if last is not None and same_theta and same_phi:
             return last
-        theta, phi, x = self.theta.copy(), self.phi.copy(), self.evaluation_x
+        theta, phi, x = self.theta.astype(float), self.phi.astype(float), self.evaluation_x
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             target = last.target if last and same_theta else Target(self.model, theta, x, self.tolerance)
             under_q = last.under_q if last and same_phi else self._under(self.model.encode(phi, x), target)

@@ -132,6 +132,10 @@ def run_options() -> Parser:
     )
     training.add_argument("--seed", type=whole(0), default=0, metavar="K", help="seed of the run (default: 0)")
     training.add_argument(
+        "--precision", choices=("float64", "float32"), default="float64",
+        help="of the steps; the terms are always computed in float64 (default: float64)",
+    )  # fmt: skip
+    training.add_argument(
         "--freeze",
         choices=("theta", "phi"),
         help="keep the decoder (theta) or the encoder (phi) as it was born",
@@ -214,7 +218,8 @@ def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None
         dataset=args.dataset, n=args.points, data_seed=args.data_seed, latent_dim=args.latent_dim,
         hidden=args.hidden, likelihood=args.likelihood, covariance=args.covariance, noise=args.noise,
         noise_std=args.noise_std, learning_rate=args.learning_rate, optimizer=args.optimizer,
-        batch_size=args.batch, samples=args.samples, seed=args.seed, evaluate_every=every,
+        batch_size=args.batch, samples=args.samples, seed=args.seed,
+        precision=args.precision, evaluate_every=every,
         update=Update(theta=args.freeze != "theta", phi=args.freeze != "phi"),
     )  # fmt: skip
     return config, (), None

@@ -1,11 +1,12 @@
 """The same training step elsewhere: minibatch, reparameterised ELBO, gradient, Adam. Each returns run(n).
 
-All have the same shapes, float64 unless said otherwise, one thread, and draw the minibatch and the noise in
-every step. A peer that is not installed is None.
+All have the same shapes and the precision asked for, one thread, and draw the minibatch and the noise in every
+step. A peer that is not installed is None.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,9 +34,9 @@ def data(size: Size, n: int = 1024) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((n, size.data))
 
 
-def ours(size: Size, gradients: str = "fused") -> Run:
+def ours(size: Size, **arguments: Any) -> Run:
     model = tv.VAE(size.data, size.latent, size.hidden)
-    trainer = tv.Trainer(model, data(size), batch_size=size.batch, evaluate_every=0, gradients=gradients)  # type: ignore[arg-type]
+    trainer = tv.Trainer(model, data(size), batch_size=size.batch, evaluate_every=0, **arguments)
 
     def run(n: int) -> None:
         for _ in range(n):
@@ -80,13 +81,13 @@ def autograd_step(size: Size) -> Run:
     return run
 
 
-def torch_step(size: Size, compiled: bool) -> Run | None:
+def torch_step(size: Size, compiled: bool, precision: str = "float64") -> Run | None:
     try:
         import torch
     except ImportError:
         return None
     torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype := getattr(torch, precision))
     torch.manual_seed(0)
     L = size.latent
 
@@ -99,7 +100,7 @@ def torch_step(size: Size, compiled: bool) -> Run | None:
     encoder = mlp((size.data, *size.hidden, 2 * L))
     decoder = mlp((L, *reversed(size.hidden), size.data))
     log_std = torch.zeros(1, requires_grad=True)
-    x_all = torch.from_numpy(data(size))
+    x_all = torch.from_numpy(data(size)).to(dtype)
 
     def loss(x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
         q = encoder(x)
@@ -123,7 +124,7 @@ def torch_step(size: Size, compiled: bool) -> Run | None:
     return run
 
 
-def jax_steps(size: Size, double: bool = True) -> tuple[Run, Run] | None:
+def jax_steps(size: Size, precision: str = "float64") -> tuple[Run, Run] | None:
     """(one jitted call a step, one lax.scan over all steps)."""
     try:
         import jax
@@ -131,8 +132,8 @@ def jax_steps(size: Size, double: bool = True) -> tuple[Run, Run] | None:
         return None
     import jax.numpy as jnp
 
-    jax.config.update("jax_enable_x64", double)
-    dtype = jnp.float64 if double else jnp.float32
+    jax.config.update("jax_enable_x64", precision == "float64")
+    dtype = getattr(jnp, precision)
     L, D = size.latent, size.data
     model = tv.VAE(D, L, size.hidden)
     theta, phi = (jnp.asarray(v, dtype) for v in model.init(0))

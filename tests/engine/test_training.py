@@ -259,6 +259,41 @@ def test_fused_and_autograd_train_to_the_same_parameters(L, likelihood, update):
     assert np.abs(found[0] - found[1]).max() < 1e-10
 
 
+@pytest.mark.parametrize("gradients", ["fused", "autograd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_float32_steps_are_the_float64_steps_rounded(likelihood, optimizer, gradients):
+    """The same minibatches and the same noise, so that the parameters differ by rounding only."""
+    found = {}
+    for precision in ("float64", "float32"):
+        model = tv.VAE(2, 2, hidden=(5, 4), likelihood=likelihood, covariance="full")
+        arguments = {"gradients": gradients, "optimizer": optimizer, "precision": precision}
+        t = trainer(model=model, samples=2, evaluate_every=0, **arguments)
+        run(t, 50)
+        assert t.theta.dtype == t.phi.dtype == precision
+        found[precision] = np.concatenate([t.theta, t.phi])
+    difference = np.abs(found["float64"] - found["float32"]).max()
+    assert 1e-9 < difference < 1e-4
+
+
+@pytest.mark.parametrize("L", [1, 2])
+def test_the_terms_of_float32_steps_are_exact_in_float64(L):
+    t = trainer(L, precision="float32")
+    for record in t.steps(5):
+        fresh = tv.decompose(t.model, t.theta.astype(float), t.phi.astype(float), t.evaluation_x)
+        assert record.terms == fresh.mean()
+        assert abs(record.terms.residual) <= t.tolerance
+
+
+def test_a_float32_run_that_is_rewound_gives_the_same_bits_again():
+    t = trainer(precision="float32")
+    run(t, 5)
+    start = t.snapshot()
+    first, end = run(t, 7), bits(t.theta, t.phi)
+    t.restore(start)
+    assert run(t, 7) == first and bits(t.theta, t.phi) == end
+
+
 @pytest.mark.parametrize(("k_theta", "k_phi"), [(1, 1), (1, 5), (3, 1), (2, 2), (0, 1), (10, 0)])
 def test_the_ratio_counts_updates(k_theta, k_phi):
     t = trainer(evaluate_every=0, update=tv.Update(theta_steps=k_theta, phi_steps=k_phi))
@@ -591,6 +626,7 @@ BAD = [
     ({"learning_rate": (0.1, 0)}, "learning_rate: expected a number > 0, got 0"),
     ({"optimizer": "lion"}, "optimizer: expected 'adam' or 'sgd', got 'lion'"),
     ({"gradients": "torch"}, "gradients: expected 'fused' or 'autograd', got 'torch'"),
+    ({"precision": "float16"}, "precision: expected 'float64' or 'float32', got 'float16'"),
     ({"tolerance": 0}, "tolerance: expected .* got 0"),
 ]
 

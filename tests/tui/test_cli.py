@@ -91,6 +91,7 @@ OPTIONS = [
     (["--batch", "9"], "batch_size", 9),
     (["--samples", "3"], "samples", 3),
     (["--seed", "11"], "seed", 11),
+    (["--precision", "float32"], "precision", "float32"),
     (["--freeze", "theta"], "update", Update(theta=False)),
     (["--freeze", "phi"], "update", Update(phi=False)),
 ]
@@ -152,7 +153,7 @@ def test_the_options_of_train_and_of_the_screen(started):
 
 
 def test_a_shared_line_brings_its_config_its_changes_and_its_last_step(started):
-    config = Config(dataset="bars", n=20, hidden=(), seed=4, noise_std=0.5)
+    config = Config(dataset="bars", n=20, hidden=(), seed=4, noise_std=0.5, precision="float32")
     schedule = (
         (3, Settings(Update(theta=False))),
         (9, Settings(Update(phi_steps=2), theta_rate=0.1, samples=4)),
