@@ -25,19 +25,20 @@ from tui.plots import (
     Heat,
     Look,
     Mark,
+    Picture,
     Points,
     Range,
     Scale,
     Series,
     density_levels,
-    heat_map,
     line_chart,
     mix,
+    pictures,
     plane,
 )
 from tui.plots.axes import Axis, round_step, tick_labels, ticks, value_label
 from tui.plots.canvas import plain
-from tui.plots.fields import draw_contour, resample
+from tui.plots.fields import draw_contour, draw_heat, resample
 from tui.plots.frame import _y_count
 from tui.plots.linechart import decimate
 
@@ -466,8 +467,18 @@ def test_a_circles_contour_is_a_closed_ring():
     assert radius.min() > 0.9 and radius.max() < 1.01  # and a thin one, where the circle is
 
 
+def heat_map(size, field, look=Look(), contours=()):
+    """A field that fills the canvas."""
+    canvas = look.canvas(*size)
+    axes = Axis(0.0, 1.0, max(canvas.dots_wide, 1)), Axis(0.0, 1.0, max(canvas.dots_high, 1), flip=True)
+    draw_heat(canvas, Heat(field, "#ffffff", "#000000"), *axes)
+    for contour in contours:
+        draw_contour(canvas, contour, *axes)
+    return canvas.strips()
+
+
 def test_each_half_cell_has_its_own_colour_and_row_zero_is_at_the_bottom():
-    (strip,) = heat_map(2, 1, [[1, 1, 0, 0]] * 2 + [[0.5, 0.5, 0, 0]] * 2, "#ffffff", "#000000")
+    (strip,) = heat_map((2, 1), [[1, 1, 0, 0]] * 2 + [[0.5, 0.5, 0, 0]] * 2)
     left, right = strip
     assert left.text == "▀" and right.text == " "
     assert left.style.bgcolor.triplet.red > left.style.color.triplet.red > 0
@@ -477,7 +488,7 @@ def test_each_half_cell_has_its_own_colour_and_row_zero_is_at_the_bottom():
 def test_without_colours_a_heat_map_is_a_ramp_of_ten_characters():
     for charset in CHARSETS:
         field = np.tile(np.linspace(0, 1, 40), (4, 1))
-        text = lines(heat_map(40, 2, field, "#ffffff", "#000000", look=Look(charset, colors=False)))[0]
+        text = lines(heat_map((40, 2), field, Look(charset, colors=False)))[0]
         levels = [" .:-=+*#%@".index(c) for c in text]
         assert levels == sorted(levels) and levels[0] == 0 and levels[-1] == 9
 
@@ -485,9 +496,35 @@ def test_without_colours_a_heat_map_is_a_ramp_of_ten_characters():
 def test_contours_lie_over_the_heat_map_and_keep_its_colour_behind_them():
     y, x = np.mgrid[-2:2:60j, -2:2:60j]
     bump = np.exp(-(x**2) - y**2)
-    strips = heat_map(30, 15, bump, BLUE, "#101010", contours=[Contour(bump, [0.5], ORANGE)])
+    strips = heat_map((30, 15), bump, contours=[Contour(bump, [0.5], ORANGE)])
     over = [s for strip in strips for s in strip if any("\u2800" < c <= "\u28ff" for c in s.text)]
     assert over and all(s.style.color.name == ORANGE.lower() and s.style.bgcolor for s in over)
+
+
+def test_pictures_stand_side_by_side_under_their_captions_row_zero_at_the_top():
+    """Without colours a pixel of 1 is @; pixels are squares, a cell being twice as high as wide."""
+    corner = np.array([[1.0, 0.0], [0.0, 0.0]])
+    images = [Picture(corner, BLUE, "#101010", "◆ x"), Picture(1 - corner, ORANGE, "#101010", "+ y")]
+    assert lines(pictures(16, 6, images, look=Look(colors=False)).strips) == [
+        " ◆ x      + y   ",
+        "┌────┐   ┌────┐ ",
+        "│@@  │   │  @@│ ",
+        "│    │   │@@@@│ ",
+        "└────┘   └────┘ ",
+        "                ",
+    ]
+    first, second = (list(pictures(16, 6, images).strips[row]) for row in (2, 3))
+    assert [s.style.bgcolor.name for s in first if s.style.bgcolor] == [BLUE.lower(), ORANGE.lower()]
+    assert [s.style.bgcolor.name for s in second if s.style.bgcolor] == [ORANGE.lower()]
+
+
+def test_a_picture_too_large_for_its_place_is_shown_smaller():
+    """Means of 2×2 pixels, again and again, until it fits."""
+    chessboard = np.indices((28, 28)).sum(axis=0) % 2
+    shown = lines(pictures(20, 10, [Picture(chessboard, BLUE, "#101010")], look=Look(colors=False)).strips)
+    inside = [line.strip()[1:-1] for line in shown if "│" in line]
+    assert set("".join(inside)) == {"+"}  # half of everything
+    assert 7 <= len(inside[0]) <= 18 and len(inside) <= 7
 
 
 def test_density_levels_enclose_the_mass_asked_for():
@@ -604,9 +641,19 @@ def test_a_plane_never_raises_and_has_the_exact_size(size, xs, ys, field, look, 
     ]
     plot = plane(*size, layers, look=look, equal=equal, x_range=ends, x_name="z")
     assert_exact(plot.strips, *size)
-    assert_exact(heat_map(*size, field, BLUE, "#101010", contours=layers[1:2], look=look), *size)
+    assert_exact(heat_map(size, field, look, layers[1:2]), *size)
     n = min(len(xs), len(ys))
     plot.nearest(xs[:n], ys[:n], 5, 2)
+    if look.charset == "ascii":
+        assert all(line.isascii() for line in lines(plot.strips))
+
+
+@given(SIZES, FIELDS, st.integers(0, 3), LOOKS)
+@settings(max_examples=200, deadline=None)
+def test_pictures_never_raise_and_have_the_exact_size(size, field, count, look):
+    plot = pictures(*size, [Picture(field, BLUE, "#101010", f"◆ {k}") for k in range(count)], look=look)
+    assert_exact(plot.strips, *size)
+    assert plot.nearest([], [], 0, 0) is None and plot.x_at(0) is plot.y_at(0) is None
     if look.charset == "ascii":
         assert all(line.isascii() for line in lines(plot.strips))
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from textual.strip import Strip
 
 from .axes import Axis
 from .canvas import Canvas, mix
-from .frame import PLAIN, Look, proper_range
+from .frame import proper_range
 
 Array = NDArray[Any]
 Extent = tuple[float, float, float, float]
@@ -124,28 +123,6 @@ def draw_contour(canvas: Canvas, contour: Contour, x: Axis, y: Axis) -> None:
     around = np.pad(above, 1, mode="edge")  # a region that leaves the plot stays open there
     lowest = np.minimum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]])
     canvas.dots(above > lowest, contour.color, contour.glyph)
-
-
-def heat_map(
-    width: int,
-    height: int,
-    field: ArrayLike,
-    color: str,
-    background: str,
-    *,
-    contours: Sequence[Contour] = (),
-    low: float = 0.0,
-    high: float | None = None,
-    look: Look = PLAIN,
-) -> list[Strip]:
-    """A field on `width` × `height` cells without axes; the contours' fields have the same extent."""
-    canvas = look.canvas(width, height)
-    x = Axis(0.0, 1.0, max(canvas.dots_wide, 1))
-    y = Axis(0.0, 1.0, max(canvas.dots_high, 1), flip=True)
-    draw_heat(canvas, Heat(field, color, background, low, high), x, y)
-    for contour in contours:
-        draw_contour(canvas, contour, x, y)
-    return canvas.strips()
 
 
 @np.errstate(all="ignore")

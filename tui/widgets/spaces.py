@@ -9,7 +9,21 @@ from textual.geometry import Size
 from textual.message import Message
 
 from ..palette import background, colors, look
-from ..plots import Contour, Curve, Heat, Plot, Points, Range, Series, density_levels, line_chart, mix, plane
+from ..plots import (
+    Contour,
+    Curve,
+    Heat,
+    Picture,
+    Plot,
+    Points,
+    Range,
+    Series,
+    density_levels,
+    line_chart,
+    mix,
+    pictures,
+    plane,
+)
 from ..session import Session
 from ..view import Latent, View
 from .panel import Panel
@@ -96,7 +110,8 @@ class DataPanel(Panel):
     TITLE = "data and decoder"
     HELP = (
         "Dots are the data, ◆ is the chosen x, + what the decoder makes of q's mean for it. The line is the "
-        "decoder's mean as z runs from −2.5 to 2.5: the shape that the model has learned. Click a dot to choose it."
+        "decoder's mean as z runs from −2.5 to 2.5: the shape that the model has learned. Click a dot to choose it. "
+        "Bits that make a square are shown as pictures: x, and how probable the decoder finds each bit."
     )
 
     class Chosen(Message):
@@ -153,23 +168,9 @@ class DataPanel(Panel):
         """The chosen x and, beside it, the decoder's probabilities at q's mean, as images."""
         palette, ground = colors(self), background(self)
         self._points = (np.zeros(0), np.zeros(0))
-
-        def image(values: Any, left: float, color: str) -> Heat:
-            pixels = np.kron(values.reshape(side, side)[::-1], np.ones((8, 8)))
-            return Heat(
-                pixels, color, mix(ground, color, 0.15), 0.0, 1.0, (left, left + side, 0.0, float(side))
-            )
-
-        layers: list[Any] = [
-            image(view.x, 0.0, palette["text"]),
-            image(view.reconstruction, 1.25 * side, palette["q"]),
-            Points([0.0], [-side], palette["text"], "◆", "x"),  # below the plot: for the legend
-            Points([0.0], [-side], palette["q"], "+", "probabilities from q's mean"),
-        ]
-        ends = (-0.1 * side, 2.35 * side), (-0.1 * side, 1.1 * side)
-        return plane(
-            size.width, size.height, layers, look=look(self), x_range=ends[0], y_range=ends[1], equal=True
-        )
+        shown = (view.x, palette["text"], "◆ x"), (view.reconstruction, palette["q"], "+ from q's mean")
+        images = [Picture(values.reshape(side, side), color, ground, name) for values, color, name in shown]
+        return pictures(size.width, size.height, images, look=look(self))
 
     def on_click(self, event: events.Click) -> None:
         at = event.get_content_offset(self)
