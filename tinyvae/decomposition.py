@@ -60,9 +60,10 @@ class Decomposition:
 
     def mean(self) -> "MeanTerms":
         """The same as floats: terms averaged over the data points, residual and errors the worst of any."""
-        terms = np.stack([getattr(self, name) for name in TERMS]).mean(axis=1).tolist()
-        errors = np.stack([getattr(self, f"{name}_error") for name in TERMS[:-1]]).max(axis=1).tolist()
-        residual = float(self.residual[np.argmax(np.abs(self.residual))])
+        terms = np.array([getattr(self, name) for name in TERMS]).mean(axis=1).tolist()
+        errors = np.array([getattr(self, f"{name}_error") for name in TERMS[:-1]]).max(axis=1).tolist()
+        residual = self.residual
+        residual = float(residual[np.abs(residual).argmax()])
         values = zip(MeanTerms.__annotations__, (*terms, residual, max(errors), *errors))
         return MeanTerms(**dict(values))
 
@@ -187,7 +188,7 @@ class Expectations:
         kl_prior = table.kl_prior
         kl_posterior = kl_prior - reconstruction + target.log_norm[points]
         size = np.abs(reconstruction[0]) + np.abs(kl_prior[0])
-        integrals = np.stack([reconstruction, kl_posterior, kl_prior][: 2 + (not self._closed)])  # (J, H, n)
+        integrals = np.array([reconstruction, kl_posterior, kl_prior][: 2 + (not self._closed)])  # (J, H, n)
         value = integrals[np.arange(len(integrals)), [-2, -1, -2][: len(integrals)]]  # on A, on B, on A
         gap = np.abs(integrals - value[:, None]).max(axis=1)
         value = np.where(np.isnan(value), integrals[:, 0], value)
@@ -233,7 +234,9 @@ class Expectations:
         at_middle = -0.5 * np.einsum("pi,pi->p", u, u) - q.log_diag.sum(axis=1).take(rows)
         slope = -np.einsum("pij,pi->pj", inverse, u)
         bend = -0.5 * (inverse.swapaxes(1, 2) @ inverse).reshape(len(u), -1)
-        return np.column_stack([at_middle - 0.5 * LOG_2PI * tiles.dim, slope, bend]), tiles.powers
+        left, L = np.empty((len(u), tiles.powers.shape[1])), tiles.dim
+        left[:, 0], left[:, 1 : 1 + L], left[:, 1 + L :] = at_middle - 0.5 * LOG_2PI * L, slope, bend
+        return left, tiles.powers
 
     def _log_prob(self, z: Array, rows: Ints) -> Array:
         if not hasattr(self.q, "log_prob"):

@@ -136,19 +136,18 @@ class VAEJoint:
 
     def prior_factors(self, m: Array) -> Array:
         """log p(m + d) = log p(m) − m·d − ½ |d|² as a polynomial in d: (K, L) -> (K, 1 + L + L²)."""
-        bend = np.broadcast_to(-0.5 * np.eye(m.shape[1]).reshape(-1), (len(m), m.shape[1] ** 2))
-        return np.column_stack([self.log_prior(m), -m, bend])
+        L = m.shape[1]
+        factors = np.empty((len(m), 1 + L + L**2))
+        factors[:, 0], factors[:, 1 : 1 + L], factors[:, 1 + L :] = (
+            self.log_prior(m),
+            -m,
+            -0.5 * np.eye(L).ravel(),
+        )
+        return factors
 
     def outputs(self, z: Array) -> Array:
         """The decoder at z; (M, L) -> (M, D), whose columns are contiguous."""
-        outputs, network = np.empty((self.model.data_dim, len(z))), None
-        for first in range(0, len(z), AT_ONCE):
-            some = outputs[:, first : first + AT_ONCE]
-            if network is None or some.shape != network.output.shape:
-                network = networks.Columns(self.model.decoder_sizes, some.shape[1])
-            network.input[:] = z[first : first + AT_ONCE].T
-            some[:] = network.forward(self.theta)
-        return outputs.T
+        return networks.outputs(self.theta, self.model.decoder_sizes, z)
 
     def log_likelihood(self, x: Array, outputs: Array) -> Array:
         """log p_θ(x|z) given the decoder's output at z; leading axes broadcast."""
@@ -177,13 +176,14 @@ class VAEJoint:
 
     def data_factors(self, x: Array, rows: Ints, centre: Array, tile: Ints) -> Array:
         """For pairs of a data point x[rows] and a tile whose c/σ is centre[tile]: left (P, D + 2)."""
-        left = np.ones((len(rows), x.shape[1] + 2))
+        left = np.empty((x.shape[1] + 2, len(rows)))
+        left[0], a = 1.0, left[2:]
         if self.model.likelihood == "bernoulli":
-            left[:, 2:], left[:, 1] = x.take(rows, axis=0), 0.0
+            a[:], left[1] = x.T.take(rows, axis=1), 0.0
         else:
-            a = left[:, 2:] = (x * self._inverse_std).take(rows, axis=0) - centre.take(tile, axis=0)
-            left[:, 1] = self._highest - 0.5 * np.einsum("pd,pd->p", a, a)
-        return left
+            np.subtract((x * self._inverse_std).T.take(rows, axis=1), centre.T.take(tile, axis=1), out=a)
+            left[1] = self._highest - 0.5 * np.einsum("dp,dp->p", a, a)
+        return left.T
 
     def variation(self, z: Array, half: float) -> tuple[Array, Array, Array, Array]:
         """The outputs at z (M, L), and how far they can move within the cubes of half side `half` around z.

@@ -196,7 +196,8 @@ class VAE:
     def encode(self, phi: Array, x: Array) -> Gaussian:
         """q_φ(z|x) for each row of x (N, D)."""
         x = self._as_data(x)
-        L, out = self.latent_dim, networks.forward(self.unpack_phi(phi).layers, x)
+        _expect_shape("phi", phi, (self.phi_size,))
+        L, out = self.latent_dim, networks.outputs(phi, self.encoder_sizes, x)
         return Gaussian(out[:, :L], out[:, L : 2 * L], out[:, 2 * L :])
 
     def decode(self, theta: Array, z: Array) -> Array:

@@ -18,6 +18,7 @@ second row, every second column, one colour of the chessboard), and for each v o
 N data points, L latent dims, P pairs (tile, data point), K tiles, T nodes in a tile, H sets of nodes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -74,6 +75,16 @@ def tile_nodes(dim: int) -> Ints:
     return np.ascontiguousarray(np.concatenate([evens + odd for odd in CLASSES[dim]]).T)
 
 
+@lru_cache
+def tile_powers(dim: int, level: int) -> Array:
+    """1, d and d dᵀ of the ways d from a tile's middle to its nodes: polynomials in d are products with these.
+
+    (T, 1 + L + L²).
+    """
+    d = ((tile_nodes(dim) - SIDE[dim] // 2) * spacing(level)).T
+    return np.column_stack([np.ones(len(d)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)])
+
+
 class Tiles:
     """The tiles that n data points use: P pairs of a tile and a data point, sorted by tile.
 
@@ -83,11 +94,12 @@ class Tiles:
 
     def __init__(self, level: int, chosen: Bools, low: Ints):
         self.level, self.h, self.n, self.dim = level, spacing(level), len(chosen), chosen.ndim - 1
+        self.nodes_each = SIDE[self.dim] ** self.dim  # T
         flat = chosen.reshape(self.n, -1).T
         used = np.flatnonzero(flat.any(axis=1))
         self.tile, self.rows = np.nonzero(flat[used])  # (P,), (P,)
         self.starts = np.searchsorted(self.tile, np.arange(len(used) + 1))  # of each tile's pairs
-        corner = np.stack(np.unravel_index(used, chosen.shape[1:]), axis=1) + low
+        corner = np.array(np.unravel_index(used, chosen.shape[1:])).T + low
         self.corner = corner * SIDE[self.dim]  # (K, L), the index of each tile's first node
 
     @cached_property
@@ -101,15 +113,9 @@ class Tiles:
         return [slice(a, b) for a, b in pairwise(self.starts.tolist())]
 
     @property
-    def offsets(self) -> Array:
-        """Of a tile's nodes from its middle, (T, L)."""
-        return ((tile_nodes(self.dim) - SIDE[self.dim] // 2) * self.h).T
-
-    @property
     def powers(self) -> Array:
-        """Of the offsets d: 1, d and d dᵀ, (T, 1 + L + L²); polynomials of degree 2 are products with them."""
-        d = self.offsets
-        return np.column_stack([np.ones(len(d)), d, (d[:, :, None] * d[:, None]).reshape(len(d), -1)])
+        """See tile_powers."""
+        return tile_powers(self.dim, self.level)
 
     @property
     def middle(self) -> Array:
@@ -132,7 +138,7 @@ class Tiles:
 
         (classes, P) -> (H, n).
         """
-        return SETS[self.dim] @ np.stack([np.bincount(self.rows, of_class, self.n) for of_class in by_class])
+        return SETS[self.dim] @ np.array([np.bincount(self.rows, of_class, self.n) for of_class in by_class])
 
     def max(self, table: Array) -> Array:
         """(P, T) -> (n,)."""
@@ -144,22 +150,22 @@ class Tiles:
 class Shape(Protocol):
     """Where some data points have their mass, in terms of tiles."""
 
-    def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
-        """First and last tile of this side along each axis, (L,), that any of the points needs."""
+    def hull(self, points: Ints, side: float) -> list[tuple[int, int]]:
+        """First and last tile of this side, along each axis, that any of the points needs."""
 
-    def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
-        """Which of the tiles from low to high each point needs, (n, K₁[, K₂])."""
+    def chosen(self, points: Ints, side: float, hull: list[tuple[int, int]]) -> Bools:
+        """Which of the tiles of the hull each point needs, (n, K₁[, K₂])."""
 
 
 def tile_up(shape: Shape, points: Ints, level: int, dim: int) -> Iterator[tuple[Ints, Tiles]]:
     """The points with their tiles, in blocks that keep every table below BLOCK numbers."""
     side = SIDE[dim] * spacing(level)
-    low, high = shape.hull(points, side)
-    fits = len(points) * np.prod(high.astype(float) - low + 1) <= BLOCK
+    hull = shape.hull(points, side)
+    fits = len(points) * math.prod(high - low + 1 for low, high in hull) <= BLOCK
     if fits or len(points) == 1:
-        chosen = shape.chosen(points, side, low, high)
+        chosen = shape.chosen(points, side, hull)
         if chosen.sum() * SIDE[dim] ** dim <= BLOCK or len(points) == 1:
-            yield points, Tiles(level, chosen, low)
+            yield points, Tiles(level, chosen, np.array([low for low, _ in hull]))
             return
     for part in np.array_split(points, 2):
         yield from tile_up(shape, part, level, dim)

@@ -5,10 +5,11 @@ logarithm slopes steeply up towards it on both sides. Where bounds on the logari
 nothing is missed.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,32 +50,32 @@ class Look:
     first: Ints  # (L,): the first node on each axis is first·h
     h: float
 
-    def _tiles_of(self, axis: int, nodes: Ints, side: float) -> tuple[Ints, Ints]:
+    def _tiles_of(self, axis: int, nodes: Any, side: float) -> tuple[Ints, Ints]:
         """First and last tile that the cells of these nodes along an axis touch."""
-        middle = (self.first[axis] + nodes) * (self.h / side)
-        half = 0.5 * self.h / side
+        middle, half = (self.first[axis] + nodes) * (self.h / side), 0.5 * self.h / side
         return np.floor(middle - half).astype(int), np.floor(middle + half).astype(int)
 
-    def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
-        sides = np.array(self.active.shape[1:])
-        ends = np.stack([0 * sides, sides - 1])  # the first and the last node along each axis, (2, L)
-        if len(points) * np.prod(sides * self.h / side + 2) > BLOCK:  # many tiles: only those of these points
-            ends = np.stack(_reach_of(np.asarray(self.active[points].any(axis=0, keepdims=True))))[:, 0]
-        of_axes = [self._tiles_of(axis, ends[:, axis], side) for axis in range(ends.shape[1])]
-        return np.array([first[0] for first, _ in of_axes]), np.array([last[1] for _, last in of_axes])
+    def hull(self, points: Ints, side: float) -> list[tuple[int, int]]:
+        sides = self.active.shape[1:]
+        ends = [(0, nodes - 1) for nodes in sides]  # the first and the last node along each axis
+        if (
+            len(points) * math.prod(nodes * self.h / side + 2 for nodes in sides) > BLOCK
+        ):  # only of these points
+            first, last = _reach_of(np.asarray(self.active[points].any(axis=0, keepdims=True)))
+            ends = list(zip(first[0].tolist(), last[0].tolist()))
+        return [
+            (int(self._tiles_of(axis, a, side)[0]), int(self._tiles_of(axis, b, side)[1]))
+            for axis, (a, b) in enumerate(ends)
+        ]
 
-    def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
-        chosen = self.active[points]
-        for axis, (a, b) in enumerate(zip(low, high), start=1):
-            first, last = self._tiles_of(axis - 1, np.arange(chosen.shape[axis]), side)
-            # A tile is chosen if any of its cells is active: if the count of active ones grows within it.
-            ticks, shape = np.arange(a, b + 1), list(chosen.shape)
-            begin, end = np.searchsorted(last, ticks, "left"), np.searchsorted(first, ticks, "right")
-            shape[axis] += 1
-            before = np.zeros(shape, dtype=np.int32)
-            np.cumsum(chosen, axis=axis, out=before[_at(chosen.ndim, axis, slice(1, None))])
-            chosen = before.take(end, axis=axis) > before.take(begin, axis=axis)
-        return chosen
+    def chosen(self, points: Ints, side: float, hull: list[tuple[int, int]]) -> Bools:
+        count = self.active[points].astype(np.float32)
+        for axis, (low, high) in enumerate(hull):  # of the active cells that touch each tile
+            first, last = self._tiles_of(axis, np.arange(count.shape[axis + 1]), side)
+            ticks = np.arange(low, high + 1)
+            touches = ((first[:, None] <= ticks) & (ticks <= last[:, None])).astype(np.float32)
+            count = count @ touches if axis + 2 == count.ndim else touches.T @ count
+        return count > 0
 
 
 class _Shown(NamedTuple):
@@ -342,7 +343,7 @@ def _level(table: Array, highest: Ints, peak: Array, h: float, tolerance: float)
     level = refinement(gap, tolerance) + int(-np.log2(h)) * OCTAVE + (dim == 1)  # nodes are cheap on a line
     log_mass = np.log(sums[0]) + peak + dim * np.log(h)
     if (coarse := ~(gap < 0.01)).any():
-        width = _narrowest(table, highest, h)[coarse]
+        width = _narrowest(table[coarse], highest[coarse], h)
         level[coarse] = level_for(width, dim, tolerance) + 1
         log_mass[coarse] = np.minimum(log_mass[coarse], peak[coarse] + 0.5 * dim * np.log(2 * np.pi * width**2))
     return level, log_mass

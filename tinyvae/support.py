@@ -89,9 +89,10 @@ class Ellipsoids:
 
     def count(self, level: Ints) -> Array:
         dim, h = self.mean.shape[1], spacing(level)[:, None]
-        box = np.prod(2 * self.half_sides / h + 1, axis=1)
+        sides = 2 * self.half_sides / h + 1
         if dim == 1:
-            return box
+            return sides[:, 0]
+        box = np.prod(sides, axis=1)
         axes = self.radius * np.diagonal(self.cholesky, axis1=1, axis2=2) / h
         ellipse = np.pi * np.prod(axes + 0.5, axis=1)
         return np.maximum(ellipse, box / SIDE[dim] ** dim)  # `chosen` looks at the tiles of the box
@@ -103,13 +104,13 @@ class Ellipsoids:
         mean, half = self.mean[points], self.half_sides[points]
         return np.floor((mean - half) / side).astype(int), np.floor((mean + half) / side).astype(int)
 
-    def hull(self, points: Ints, side: float) -> tuple[Ints, Ints]:
+    def hull(self, points: Ints, side: float) -> list[tuple[int, int]]:
         first, last = self._box(points, side)
-        return first.min(axis=0), last.max(axis=0)
+        return list(zip(first.min(axis=0).tolist(), last.max(axis=0).tolist()))
 
-    def chosen(self, points: Ints, side: float, low: Ints, high: Ints) -> Bools:
+    def chosen(self, points: Ints, side: float, hull: list[tuple[int, int]]) -> Bools:
         first, last = self._box(points, side)
-        ticks = [np.arange(a, b + 1) for a, b in zip(low, high)]
+        ticks = [np.arange(low, high + 1) for low, high in hull]
         inside = [(first[:, [k]] <= t) & (t <= last[:, [k]]) for k, t in enumerate(ticks)]
         if len(ticks) == 1:
             return inside[0]

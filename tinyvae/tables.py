@@ -109,7 +109,7 @@ class Tables:
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def log_likelihood(self, points: Ints, tiles: Tiles) -> Array:
         """log p(x|z) at the nodes of each pair, (P, T)."""
-        table = np.empty((len(tiles.tile), len(tiles.offsets)))
+        table = np.empty((len(tiles.tile), tiles.nodes_each))
         for block in self._blocks(points, tiles):
             self._fill(table[block.pairs], block)
         return no_nan(table)
@@ -117,7 +117,7 @@ class Tables:
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def log_joint(self, points: Ints, tiles: Tiles, shift: Array) -> Array:
         """log p(x, z) |dz/dt| − shift (n,) at the nodes of each pair, (P, T)."""
-        table = np.empty((len(tiles.tile), len(tiles.offsets)))
+        table = np.empty((len(tiles.tile), tiles.nodes_each))
         log_prior, log_slope = self.log_prior(tiles)
         log_prior += log_slope
         for block in self._blocks(points, tiles):
@@ -166,7 +166,7 @@ class Tables:
     # ----- how -----
 
     def _blocks(self, points: Ints, tiles: Tiles) -> Iterator[_Block]:
-        x, at_once = self.x.take(points, axis=0), max(1, CACHE // (len(tiles.offsets) * self.x.shape[1]))
+        x, at_once = self.x.take(points, axis=0), max(1, CACHE // (tiles.nodes_each * self.x.shape[1]))
         for first in range(0, len(tiles.corner), at_once):
             starts, some = tiles.starts[first : first + at_once + 1], slice(first, first + at_once)
             pairs, spans = slice(starts[0], starts[-1]), list(pairwise((starts - starts[0]).tolist()))

@@ -90,7 +90,7 @@ class Target:
             if self.tables.bounded:
                 uncertain = tiles.sums(f * self.tables.uncertainty(tiles)[tiles.tile])[0] / sums[0]
                 rounding += np.where(uncertain < 1e-6, uncertain, np.inf)
-        return Estimate(np.stack([log_px, log_px + halves[-1]]), gap[None], rounding)
+        return Estimate(np.array([log_px, log_px + halves[-1]]), gap[None], rounding)
 
     # ----- the posterior -----
 

@@ -709,7 +709,7 @@ def test_sums_of_log_likelihood_are_those_of_its_table(latent_dim, likelihood):
     model, theta, _, x = random_setting(latent_dim, 3, n=5, likelihood=likelihood)
     target = tv.Target(model, theta, x)
     part = target._parts[-1]
-    weight = np.random.default_rng(0).random((len(part.tiles.tile), len(part.tiles.offsets)))
+    weight = np.random.default_rng(0).random((len(part.tiles.tile), part.tiles.nodes_each))
     at = part.points, part.tiles
     plain = part.tiles.sums(weight * target.tables.log_likelihood(*at))
     assert np.allclose(target.tables.sums_of_log_likelihood(weight, *at), plain, rtol=1e-12, atol=0)
