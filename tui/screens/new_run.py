@@ -29,6 +29,7 @@ class NewRun(Form):
             Field("noise", "noise: shared, per-dimension", config.noise, _one_of("shared", "per-dimension")),
             Field("noise_std", "noise std (empty: learned)", config.noise_std, _or_empty(positive)),
             Field("seed", "seed of weights, minibatches and noise", config.seed, whole(0)),
+            Field("precision", "precision: float64, float32", config.precision, _one_of("float64", "float32")),
         ]  # fmt: skip
         super().__init__("Data and model of a new run", "Begin the new run", fields)
 
