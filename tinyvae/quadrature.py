@@ -223,7 +223,7 @@ def certify(
     # The few finest go apart only where they are more than an octave finer: then two similar models have their
     # points at the same levels, and share the tables of q.
     most = np.sort(start)[int(0.98 * (len(start) - 1))]
-    common = int(start.max()) if start.max() <= most + OCTAVE else int(most)
+    common = int(start.max() if start.max() <= most + OCTAVE else most)
     level = common + SHARED * -((common - start) // SHARED)
     if dim == 1:
         level = np.maximum(level, common)
@@ -234,7 +234,7 @@ def certify(
         level[over] -= OCTAVE
     first, accepted, done = level.copy(), level.copy(), np.zeros(len(level), dtype=bool)
     value, worst = np.zeros((0, len(level))), np.zeros(len(level))
-    while not done.all():
+    while True:
         now = int(level[~done].min())
         for points, tiles in support.tiles(np.flatnonzero(~done & (level == now)), now):
             got = evaluate(points, tiles)
@@ -242,12 +242,14 @@ def certify(
                 value, error = np.zeros((2, len(got.value), len(level)))
             value[:, points] = got.value
             gap = np.where(np.isnan(got.gap), np.inf, got.gap)
-            error[:, points], worst[points] = np.fmax(gap, got.rounding), gap.max(axis=0)
-            accepted[points], done[points] = now, (gap <= np.fmax(tol, got.rounding)).all(axis=0)
+            largest = worst[points] = gap.max(axis=0)
+            accepted[points], done[points] = now, largest <= np.fmax(tol, got.rounding)
+            error[:, points] = np.fmax(gap, got.rounding)
         again = np.flatnonzero((level == now) & ~done)
         if len(again):  # they stay together, and share their tables: as far as half of them need
             steps = np.ceil(np.median(refinement(worst[again], tol)) / SHARED)
             level[again] += SHARED * int(np.clip(steps, 1, OCTAVE // SHARED))
             over = support.count(level)[again] > MAX_NODES[dim]
             done[again] = over | (level > first + MOST_FINER)[again]
-    return Certified(value, error, accepted)
+        if done.all():
+            return Certified(value, error, accepted)

@@ -6,7 +6,7 @@ matrix product for each tile, and weighted sums over its nodes need no table at 
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,44 +124,27 @@ class Tables:
             self._fill(table[block.pairs], block, log_prior[block.tiles], shift)
         return no_nan(table)
 
-    def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
-        """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (H, n)."""
-        return tiles.of_points(self._sums_of_pairs(weight, points, tiles, len(CLASSES[tiles.dim])))
-
-    def sums_of_difference(self, weight: Array, points: Ints, tiles: Tiles, other: "Tables") -> Array:
-        """The sums of weight · (log p_θ(x|z) − log p_θ'(x|z)), with θ' of the other Tables, over all nodes, (n,)."""
-        of_pairs = self._sums_of_pairs(weight, points, tiles, 1, minus=other)[0]
-        return np.bincount(tiles.rows, of_pairs, len(points))  # type: ignore[return-value]
-
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def _sums_of_pairs(
-        self, weight: Array, points: Ints, tiles: Tiles, classes: int, minus: "Tables | None" = None
-    ) -> Array:
-        """The sums of weight · log p(x|z) over each class of nodes, or over all as one class: (classes, P).
+    def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
+        """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (H, n).
 
         Where log p(x|z) = left·right, the sum moves inside: left·Σ weight·right.
         """
-        sums = np.empty((classes, len(weight)))
+        classes = len(CLASSES[tiles.dim])
+        sums = np.empty((classes, len(weight)))  # of each pair, over each class of nodes
         weight_of = weight.reshape(len(weight), classes, -1).swapaxes(0, 1)  # (classes, P, ·)
-        if self._products and (minus is None or minus._products):
-            others = repeat(None) if minus is None else minus._blocks(points, tiles)
-            for block, other in zip(self._blocks(points, tiles), others):
+        if self._products:
+            for block in self._blocks(points, tiles):
                 left, right = self._factors(block)
-                if minus is not None and other is not None:
-                    left_of_other, right_of_other = minus._factors(other)
-                    left = np.concatenate([left, -left_of_other], axis=1)
-                    right = np.concatenate([right, right_of_other], axis=1)
                 rights = right.reshape(*right.shape[:2], classes, -1).transpose(0, 2, 3, 1)
                 inner, w = np.empty((classes, *left.shape)), weight_of[:, block.pairs]
                 for of_tile, (first, last) in zip(rights, block.spans):
                     np.matmul(w[:, first:last], of_tile, out=inner[:, first:last])
                 sums[:, block.pairs] = np.einsum("pf,cpf->cp", left, inner)
-            if np.isfinite(sums).all():
-                return sums
-        table = self.log_likelihood(points, tiles)
-        if minus is not None:
-            table -= minus.log_likelihood(points, tiles)
-        return np.einsum("cpt,pct->cp", weight_of, table.reshape(len(table), classes, -1))
+        if not self._products or not np.isfinite(sums).all():
+            table = self.log_likelihood(points, tiles)
+            sums = np.einsum("cpt,pct->cp", weight_of, table.reshape(len(table), classes, -1))
+        return tiles.of_points(sums)
 
     # ----- how -----
 

@@ -141,8 +141,10 @@ class Target:
         moved = np.empty(len(self))
         for part in self._parts:
             f = self._density_of(part)
-            sums = self.tables.sums_of_difference(f, part.points, part.tiles, other.tables)
-            moved[part.points] = sums / part.mass
+            here, there = (
+                each.tables.sums_of_log_likelihood(f, part.points, part.tiles)[0] for each in (self, other)
+            )
+            moved[part.points] = (here - there) / part.mass
         return moved - (self.log_px - other.log_px)
 
 

@@ -393,11 +393,15 @@ async def fill_in(app: Any, pilot: Pilot[None], **texts: str) -> None:
 async def test_another_model_begins_a_new_run():
     async with opened() as (app, pilot):
         await press(pilot, "S", "M")
-        await fill_in(app, pilot, latent_dim="2", hidden="6,5", covariance="full", seed="3", precision="float32")
+        await fill_in(
+            app, pilot, latent_dim="2", hidden="6,5", covariance="full", seed="3", precision="float32"
+        )
         await until(lambda: screen_name(app) == "Screen")
         app.session.run(False)
         config, model = app.session.config, app.session.model
-        assert config == replace(SMALL, latent_dim=2, hidden=(6, 5), covariance="full", seed=3, precision="float32")
+        assert config == replace(
+            SMALL, latent_dim=2, hidden=(6, 5), covariance="full", seed=3, precision="float32"
+        )
         assert app.session.trainer.theta.dtype == np.float32
         assert (model.latent_dim, model.hidden, model.covariance) == (2, (6, 5), "full")
         assert "z∈R²" in title(app)
