@@ -173,6 +173,8 @@ class Trainer:
         self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size)
         self.gradients = _one_of("gradients", gradients, ("fused", "autograd"))
         self.precision = _one_of("precision", precision, ("float64", "float32"))
+        if not (largest := np.abs(self.x).max()) <= np.finfo(self.precision).max:
+            raise ValueError(f"x: expected numbers that {self.precision} can hold, got {largest:g}")
         self._rows = self.x.astype(self.precision, copy=False)
         self.tolerance = check_tolerance(tolerance, model.latent_dim)
         limit = EVALUATION_POINTS[model.latent_dim]
@@ -265,15 +267,15 @@ class Trainer:
         for _ in range(n):
             yield self.step()
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def _move(self, move_theta: bool, move_phi: bool) -> tuple[float | None, float | None]:
         x, eps = self._draw()
         at = self.theta, self.phi, x, eps, move_theta, move_phi
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            if self.gradients == "fused":
-                *_, g_theta, g_phi = self._fused(*at, want_terms=False)
-            else:
-                *_, g_theta, g_phi = self.model.elbo_and_grad_autograd(*at)
-            norms = [None if g is None else math.sqrt(g @ g) for g in (g_theta, g_phi)]
+        if self.gradients == "fused":
+            *_, g_theta, g_phi = self._fused(*at, want_terms=False)
+        else:
+            *_, g_theta, g_phi = self.model.elbo_and_grad_autograd(*at)
+        norms = [None if g is None else math.sqrt(g @ g) for g in (g_theta, g_phi)]
         for name, norm in zip(("θ", "φ"), norms):
             if norm is not None and not math.isfinite(norm):
                 raise Diverged(self.step_count + 1, f"the gradient of the ELBO for {name}", _HINT)

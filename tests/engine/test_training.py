@@ -555,6 +555,15 @@ def test_after_a_divergence_the_parameters_are_those_before_that_step(evaluate_e
     assert t.snapshot().phi_state.count == before.phi_state.count
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(("precision", "rate"), [("float64", 1e308), ("float32", 1e39)])
+def test_a_step_that_overflows_is_a_divergence_and_no_warning(precision, rate, optimizer):
+    steep = tv.VAE(2, 1, hidden=(5,), noise_std=0.01)
+    t = trainer(model=steep, precision=precision, learning_rate=rate, optimizer=optimizer, evaluate_every=0)
+    with pytest.raises(tv.Diverged):
+        run(t, 20)
+
+
 def test_a_gradient_that_is_not_finite_moves_nothing():
     t = trainer(evaluate_every=0)
     run(t, 2)
@@ -647,6 +656,8 @@ def test_bad_data_is_told_what_was_expected_and_what_came():
     ):
         with pytest.raises(ValueError, match=message):
             tv.Trainer(model, bad)
+    with pytest.raises(ValueError, match="x: expected numbers that float32 can hold, got 1e\\+39"):
+        tv.Trainer(model, 1e39 * np.ones((3, 2)), precision="float32")
     with pytest.raises(ValueError, match="x: expected only 0 and 1"):
         tv.Trainer(tv.VAE(2, 1, likelihood="bernoulli"), x)
 
