@@ -12,7 +12,8 @@ from scipy.special import betaln, digamma, expit, logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import tinyvae as tv
-from tinyvae.quadrature import SIDE, Tiles
+from tinyvae.decomposition import Expectations
+from tinyvae.quadrature import SHARED, SIDE, Tiles
 from tinyvae.tables import Tables
 
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
@@ -734,6 +735,17 @@ def test_forgetting_decoded_tiles_changes_no_number(latent_dim, room, monkeypatc
     for some in (slice(0, 2), slice(1, 4), slice(0, None)):  # some of them known, some new
         for mine, other in zip(scarce._factors_of(tiles, some), plenty._factors_of(tiles, some)):
             assert np.allclose(mine, other, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_q_on_a_plane_takes_lattices_that_its_target_may_have_decoded(seed):
+    """There is one every half octave: a q a quarter of an octave off would decode all of its nodes anew."""
+    model, theta, phi, x = random_setting(2, seed, n=7, scale=1.5)
+    target = tv.Target(model, theta, x)
+    under_q = Expectations(model.encode(phi, x), target.joint, len(x), target.tolerance)
+    under_q.against(target)
+    levels = {tiles.level for parts in under_q._tiles.values() for _, tiles in parts}
+    assert {level % SHARED for level in levels} == {level % SHARED for level in target.level.tolist()}
 
 
 def test_coarser_tiles_are_forgotten_for_finer_ones_and_never_the_other_way(monkeypatch):

@@ -10,6 +10,7 @@ from autograd import grad
 from scipy import integrate, stats
 
 import tinyvae as tv
+from tinyvae import networks
 
 LOG_2PI = np.log(2 * np.pi)
 
@@ -236,6 +237,16 @@ def test_a_network_is_x_W_plus_b_with_tanh_between_layers_and_none_after_the_las
     close(model.decode(theta, z), np.tanh(np.tanh(z @ W1 + b1) @ W2 + b2) @ W3 + b3)
     (W1, b1), (W2, b2), (W3, b3) = model.unpack_phi(phi).layers
     close(model.encode(phi, x).mean, (np.tanh(np.tanh(x @ W1 + b1) @ W2 + b2) @ W3 + b3)[:, :1])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 5, 8, 11])
+@pytest.mark.parametrize("hidden", [(), (5,), (4, 6)])
+def test_the_pass_on_columns_is_the_pass_on_rows_however_many_go_at_once(hidden, rows):
+    sizes, r = (2, *hidden, 3), np.random.default_rng(0)
+    vector, x = r.standard_normal(networks.size(sizes)), r.standard_normal((rows, 2))
+    expected = networks.forward(networks.layers(vector, sizes), x)
+    got = networks.outputs(vector, sizes, x, at_once=4)
+    assert got.shape == (rows, 3) and np.allclose(got, expected, rtol=1e-13, atol=1e-14)
 
 
 def test_without_hidden_layers_encoder_and_decoder_are_linear():
