@@ -138,11 +138,8 @@ class VAEJoint:
         """log p(m + d) = log p(m) − m·d − ½ |d|² as a polynomial in d: (K, L) -> (K, 1 + L + L²)."""
         L = m.shape[1]
         factors = np.empty((len(m), 1 + L + L**2))
-        factors[:, 0], factors[:, 1 : 1 + L], factors[:, 1 + L :] = (
-            self.log_prior(m),
-            -m,
-            -0.5 * np.eye(L).ravel(),
-        )
+        factors[:, 0], factors[:, 1 : 1 + L] = self.log_prior(m), -m
+        factors[:, 1 + L :] = -0.5 * np.eye(L).ravel()
         return factors
 
     def outputs(self, z: Array) -> Array:

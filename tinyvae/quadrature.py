@@ -37,7 +37,7 @@ MAX_NODES = {1: 2**16, 2: 2**18}  # that one data point may use for one integral
 BLOCK = 2**20  # numbers in one table; more data points than that allows take turns
 OCTAVE = 4  # levels from one spacing to half of it; in between, short fractions: z = index·h is exact
 FRACTIONS = np.array([1, 27 / 32, 23 / 32, 19 / 32])  # near 2^(-k/4)
-SHARED = OCTAVE // 2  # levels between lattices on a plane, so that points share them
+SHARED = OCTAVE // 2  # levels between the lattices in use: data points are to share them
 MOST_FINER = 8 * OCTAVE  # levels; what does not agree then never will, or is not a number
 EPS = float(np.finfo(float).eps)
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Look:
     first: Ints  # (L,): the first node on each axis is first·h
     h: float
 
-    def _tiles_of(self, axis: int, nodes: Any, side: float) -> tuple[Ints, Ints]:
+    def _tiles_of(self, axis: int, nodes: Ints, side: float) -> tuple[Ints, Ints]:
         """First and last tile that the cells of these nodes along an axis touch."""
         middle, half = (self.first[axis] + nodes) * (self.h / side), 0.5 * self.h / side
         return np.floor(middle - half).astype(int), np.floor(middle + half).astype(int)
@@ -58,24 +58,28 @@ class Look:
     def hull(self, points: Ints, side: float) -> list[tuple[int, int]]:
         sides = self.active.shape[1:]
         ends = [(0, nodes - 1) for nodes in sides]  # the first and the last node along each axis
-        if (
-            len(points) * math.prod(nodes * self.h / side + 2 for nodes in sides) > BLOCK
-        ):  # only of these points
+        tiles = math.prod(nodes * self.h / side + 2 for nodes in sides)
+        if len(points) * tiles > BLOCK:  # too many for all: only those of these points
             first, last = _reach_of(np.asarray(self.active[points].any(axis=0, keepdims=True)))
             ends = list(zip(first[0].tolist(), last[0].tolist()))
-        return [
-            (int(self._tiles_of(axis, a, side)[0]), int(self._tiles_of(axis, b, side)[1]))
-            for axis, (a, b) in enumerate(ends)
-        ]
+        hull = []
+        for axis, nodes in enumerate(ends):
+            first, last = self._tiles_of(axis, np.array(nodes), side)
+            hull.append((int(first[0]), int(last[1])))
+        return hull
 
     def chosen(self, points: Ints, side: float, hull: list[tuple[int, int]]) -> Bools:
-        count = self.active[points].astype(np.float32)
-        for axis, (low, high) in enumerate(hull):  # of the active cells that touch each tile
-            first, last = self._tiles_of(axis, np.arange(count.shape[axis + 1]), side)
-            ticks = np.arange(low, high + 1)
-            touches = ((first[:, None] <= ticks) & (ticks <= last[:, None])).astype(np.float32)
-            count = count @ touches if axis + 2 == count.ndim else touches.T @ count
-        return count > 0
+        chosen = self.active[points]
+        for axis, (low, high) in enumerate(hull, start=1):
+            first, last = self._tiles_of(axis - 1, np.arange(chosen.shape[axis]), side)
+            # A tile is chosen if any of its cells is active: if the count of active ones grows within it.
+            ticks, shape = np.arange(low, high + 1), list(chosen.shape)
+            begin, end = np.searchsorted(last, ticks, "left"), np.searchsorted(first, ticks, "right")
+            shape[axis] += 1
+            before = np.zeros(shape, dtype=np.int32)
+            np.cumsum(chosen, axis=axis, out=before[_at(chosen.ndim, axis, slice(1, None))])
+            chosen = before.take(end, axis=axis) > before.take(begin, axis=axis)
+        return chosen
 
 
 class _Shown(NamedTuple):

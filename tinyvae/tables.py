@@ -94,13 +94,13 @@ class Tables:
 
     def log_prior(self, tiles: Tiles) -> tuple[Array, Array]:
         """log p(z) and log |dz/dt| at the nodes of each tile, (K, T) each."""
-        if hasattr(self.joint, "prior_factors"):
-            log_prior = self.joint.prior_factors(tiles.middle) @ tiles.powers.T
-            return log_prior, np.zeros_like(log_prior)
-        z, log_slope = to_support(tiles.nodes(), self.joint.support)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            if hasattr(self.joint, "prior_factors"):
+                log_prior = self.joint.prior_factors(tiles.middle) @ tiles.powers.T
+                return no_nan(log_prior), np.zeros_like(log_prior)
+            z, log_slope = to_support(tiles.nodes(), self.joint.support)
             log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
-        return no_nan(log_prior), log_slope
+            return no_nan(log_prior), log_slope
 
     def uncertainty(self, tiles: Tiles) -> Array:
         """By which part of itself a density on an interval is uncertain at the nodes of each tile, (K, T)."""
