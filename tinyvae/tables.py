@@ -17,7 +17,7 @@ from .scan import Rises
 from .support import LOG_ZERO, to_support, uncertainty
 
 CACHE = 2**16  # numbers in the outputs that are computed at once: what a processor's cache holds
-KNOWN = 2**23  # numbers in the factors of decoded tiles that are kept
+KNOWN = 2**24  # numbers in the factors of decoded tiles that are kept
 
 
 class _Block(NamedTuple):
@@ -125,12 +125,13 @@ class Tables:
         return no_nan(table)
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles) -> Array:
+    def sums_of_log_likelihood(self, weight: Array, points: Ints, tiles: Tiles, halves: bool = True) -> Array:
         """The sums of weight · log p(x|z), weight (P, T), over each of the sets of nodes, (H, n).
 
-        Where log p(x|z) = left·right, the sum moves inside: left·Σ weight·right.
+        Or, without the halves, over all nodes, (1, n). Where log p(x|z) = left·right, the sum moves inside:
+        left·Σ weight·right.
         """
-        classes = len(CLASSES[tiles.dim])
+        classes = len(CLASSES[tiles.dim]) if halves else 1
         sums = np.empty((classes, len(weight)))  # of each pair, over each class of nodes
         weight_of = weight.reshape(len(weight), classes, -1).swapaxes(0, 1)  # (classes, P, ·)
         if self._products:
@@ -144,7 +145,9 @@ class Tables:
         if not self._products or not np.isfinite(sums).all():
             table = self.log_likelihood(points, tiles)
             sums = np.einsum("cpt,pct->cp", weight_of, table.reshape(len(table), classes, -1))
-        return tiles.of_points(sums)
+        if halves:
+            return tiles.of_points(sums)
+        return np.bincount(tiles.rows, sums[0], len(points))[None]  # type: ignore[return-value]
 
     # ----- how -----
 

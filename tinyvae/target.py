@@ -142,7 +142,8 @@ class Target:
         for part in self._parts:
             f = self._density_of(part)
             here, there = (
-                each.tables.sums_of_log_likelihood(f, part.points, part.tiles)[0] for each in (self, other)
+                each.tables.sums_of_log_likelihood(f, part.points, part.tiles, halves=False)[0]
+                for each in (self, other)
             )
             moved[part.points] = (here - there) / part.mass
         return moved - (self.log_px - other.log_px)
