@@ -15,6 +15,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
+from textual.color import Color
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
@@ -74,6 +75,14 @@ class TinyVAE(App[None]):
         self._step_seconds = 0.0
         self._told = self._paint_missed = False
         self._answering = 0.0  # no training before this time
+
+    def get_css_variables(self) -> dict[str, str]:
+        """The theme's; where its keys in the footer can hardly be read, they look like the words beside them."""
+        variables = super().get_css_variables()
+        key, ground = (Color.parse(variables[f"footer-{part}"]) for part in ("key-foreground", "background"))
+        if key.ansi is None and abs(key.brightness - ground.brightness) < 0.35:
+            variables["footer-key-foreground"] = variables["footer-description-foreground"]
+        return variables
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")

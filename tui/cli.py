@@ -133,7 +133,7 @@ def run_options() -> Parser:
     training.add_argument("--seed", type=whole(0), default=0, metavar="K", help="seed of the run (default: 0)")
     training.add_argument(
         "--precision", choices=("float64", "float32"), default="float64",
-        help="of the steps; the terms are always computed in float64 (default: float64)",
+        help="of the steps: float32 is faster; the terms are always computed in float64 (default: float64)",
     )  # fmt: skip
     training.add_argument(
         "--freeze",

@@ -22,7 +22,7 @@ DARK = {
     "gap": "#4A2A20",
     "good": "#2FBF91",
     "bad": "#FF5A4F",
-    "faint": "#6F7885",
+    "faint": "#949DAA",
     "axis": "#7F8896",
     "text": "#E6E9EE",
 }
@@ -73,5 +73,8 @@ def look(widget: Widget) -> Look:
 
 
 def background(widget: Widget) -> str:
-    """The colour under a widget, as "#rrggbb"."""
-    return str(widget.background_colors[1].rgb and widget.background_colors[1].hex6)
+    """The colour under a widget, as "#rrggbb"; where it is the terminal's own, which nobody knows, black or white."""
+    color = widget.background_colors[1]
+    if color.ansi is not None:
+        return "#000000" if widget.app.current_theme.dark else "#FFFFFF"
+    return color.hex6

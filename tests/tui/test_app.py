@@ -16,13 +16,14 @@ import pytest
 from rich.segment import Segment
 from textual.events import MouseScrollUp
 from textual.pilot import Pilot
+from textual.theme import BUILTIN_THEMES
 from textual.widgets import Footer, Input, Markdown, OptionList, Static
 
 from tinyvae import DATASETS
 from tinyvae.runs import Config
 from tui import keys
 from tui.app import TinyVAE
-from tui.palette import DARK, LIGHT, NAMES
+from tui.palette import DARK, LIGHT, NAMES, background
 from tui.widgets.charts import BoundChart, StepChart
 from tui.widgets.identity import Identity
 from tui.widgets.panel import Panel
@@ -807,6 +808,33 @@ async def test_the_theme_can_be_changed_while_running_and_the_plots_follow():
                 if segment.style.color is not None
             }
             assert color.lower() in inks
+
+
+@pytest.mark.parametrize("theme", BUILTIN_THEMES)
+async def test_in_every_theme_all_words_and_numbers_can_be_read(theme):
+    async with opened() as (app, pilot):
+        app.theme = theme
+        await press(pilot, "s", "t", "s")
+        await until(lambda: app.query_one(BoundChart).plot is not None)
+        read = 0
+        for segment in segments(app):
+            color, ground = segment.style.color, segment.style.bgcolor
+            if not any(letter.isalnum() for letter in segment.text) or color is None or ground is None:
+                continue
+            if ground.is_default:  # the terminal's own, in the themes that leave it alone
+                assert "ansi" in theme
+                continue
+            read += 1
+            assert contrast(segment) > 2.5, segment
+        assert read > 50 or "ansi" in theme
+
+
+@pytest.mark.parametrize(("theme", "ground"), [("ansi-dark", "#000000"), ("ansi-light", "#FFFFFF")])
+async def test_shades_are_mixed_for_a_dark_or_a_light_terminal_where_its_colours_are_its_own(theme, ground):
+    async with opened() as (app, pilot):
+        app.theme = theme
+        await press(pilot, "s")
+        assert background(app.query_one(BoundChart)) == ground
 
 
 @pytest.mark.parametrize("theme", ["textual-dark", "textual-light", "textual-ansi"])

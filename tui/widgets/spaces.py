@@ -57,7 +57,7 @@ class LatentPanel(Panel):
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         palette, latent, ground = colors(self), view.latent, background(self)
-        pale = mix(ground, palette["posterior"], 0.5)
+        pale = mix(ground, palette["posterior"], 0.7)
         then, _, ghost = self._past[0]
         name = f"{view.step - then} ago" if then < view.step else ""
         if view.model.latent_dim == 1:
