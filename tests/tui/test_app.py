@@ -829,6 +829,20 @@ async def test_in_every_theme_all_words_and_numbers_can_be_read(theme):
         assert read > 50 or "ansi" in theme
 
 
+@pytest.mark.parametrize("key", ["question_mark", "c", "l", "w", "v", "a", "M", "d"])
+async def test_the_title_and_the_hints_of_a_dialog_can_be_read_in_the_light_theme(key):
+    async with opened() as (app, pilot):
+        app.theme = "textual-light"
+        await press(pilot, "S", key)
+        await until(lambda: screen_name(app) != "Screen")
+        box = app.screen.query("Vertical, VerticalScroll").first()
+        assert box.border_title and box.border_subtitle
+        strips = app.screen._compositor.render_strips()
+        for row in (box.region.y, box.region.bottom - 1):
+            words = [s for s in strips[row].crop(box.region.x, box.region.right) if s.text.strip(" ─╭╮╰╯")]
+            assert words and all(contrast(segment) > 4.5 for segment in words), words
+
+
 @pytest.mark.parametrize(("theme", "ground"), [("ansi-dark", "#000000"), ("ansi-light", "#FFFFFF")])
 async def test_shades_are_mixed_for_a_dark_or_a_light_terminal_where_its_colours_are_its_own(theme, ground):
     async with opened() as (app, pilot):
