@@ -18,7 +18,6 @@ from . import networks, ops
 Array = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-AT_ONCE = 512  # nodes that the decoder and its bounds take at once: what a processor's cache holds
 MANY = 32  # outputs from which on a sharper bound is worth its cost on a line, where nodes are cheap
 SECTORS = 64  # into which all directions on a plane are divided
 
@@ -191,8 +190,8 @@ class VAEJoint:
         (M, D), a bound on their moves (M, D), which is sharper than that where units saturate, and slope and
         spread, (L, M, D).
         """
-        if len(z) > AT_ONCE:
-            parts = [self.variation(z[k : k + AT_ONCE], half) for k in range(0, len(z), AT_ONCE)]
+        if len(z) > (turn := networks.AT_ONCE):
+            parts = [self.variation(z[k : k + turn], half) for k in range(0, len(z), turn)]
             return tuple(np.concatenate(part, axis=-2) for part in zip(*parts))  # type: ignore[return-value]
         (W, size, b), *rest = self._layers
         value, moves = z @ W + b, half * size.sum(axis=0)

@@ -46,11 +46,13 @@ def initialise(vector, sizes, rng):
         b[:] = 0.0
 
 
-def outputs(vector, sizes, x, at_once=512):
+AT_ONCE = 512  # rows of x in one pass, so that their units fit into a processor's cache
+
+
+def outputs(vector, sizes, x, at_once=AT_ONCE):
     """The same as `forward` for the network in `vector`, in plain numbers: x (B, in) -> (B, out).
 
-    At most `at_once` rows of x in one pass: their units fit into a processor's cache. The columns of what is
-    returned are contiguous.
+    At most `at_once` rows of x go through in one pass. The columns of what is returned are contiguous.
     """
     out, network = np.empty((sizes[-1], len(x))), None
     for first in range(0, len(x), at_once):

@@ -47,10 +47,10 @@ def pictures(width: int, height: int, images: Sequence[Picture], *, look: Look =
             canvas.text(left + 1, top, image.caption[: wide + GAP], image.color)
             canvas.text(left, top + 1, f"┌{'─' * wide}┐", look.axis)
             for row in range(top + 2, top + 2 + high):
-                canvas.text(left, row, f"│{' ' * wide}│", look.axis)
+                canvas.text(left, row, "│", look.axis)
+                canvas.text(left + wide + 1, row, "│", look.axis)
             canvas.text(left, top + 2 + high, f"└{'─' * wide}┘", look.axis)
             inside = canvas.region(left + 1, top + 2, wide, high)
-            inside.glyph[:] = 0
             shown = np.zeros((2 * high, wide))
             shown[: scale * rows] = np.kron(values, np.ones((scale, scale)))
             inside.heat(shown, color_ramp(image.background, image.color))
