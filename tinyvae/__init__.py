@@ -1,24 +1,19 @@
 """tinyvae: watch, exactly, what a variational autoencoder does at every training step."""
 
-import os
-import sys
-
-if sys.argv[:1] == [
-    "-m"
-]:  # `python -m tinyvae`: now, before NumPy is loaded, is the time for what tui/cli.py sets
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 from .datasets import DATASETS as DATASETS
 from .datasets import DataError as DataError
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset
-from .decomposition import TERMS as TERMS
-from .decomposition import Decomposition as Decomposition
-from .decomposition import decompose as decompose
-from .joint import Callables as Callables
+from .exact import TERMS as TERMS
+from .exact import Callables as Callables
+from .exact import Decomposition as Decomposition
+from .exact import Target as Target
+from .exact import decompose as decompose
+from .exact import terms_under as terms_under
 from .model import VAE as VAE
-from .target import Target as Target
+from .records import StepRecord as StepRecord
+from .runs import Config as Config
+from .runs import Run as Run
+from .settings import Update as Update
 from .training import Diverged as Diverged
-from .training import StepRecord as StepRecord
 from .training import Trainer as Trainer
-from .training import Update as Update

@@ -4,9 +4,9 @@
     load_dataset("mine.csv", n=500, seed=1)   a file: .csv .tsv .txt .npy .npz
 
 Every synthetic set is drawn from a `Generator`: z ~ N(0, I), then x from a fixed p(x|z). It answers the
-questions that a decoder answers, so the code that computes log p_θ(x) and p_θ(z|x) for a model computes
-log p(x) and p(z|x) for the truth. All maps z -> x are analytic: on those the trapezoid rule converges
-exponentially. Whatever is wrong with a name, a file or an array is a `DataError` of one line.
+questions that a decoder answers, so that Target(truth, None, x) is log p(x) and p(z|x) of the truth. All maps
+z -> x are analytic: on those the trapezoid rule converges exponentially. Whatever is wrong with a name, a file or an
+array is a `DataError` of one line.
 """
 
 from __future__ import annotations
@@ -51,10 +51,6 @@ class Generator:
     output: Callable[[Array], Array]
     noise_std: Array | None
     support: tuple[float, float] = (-math.inf, math.inf)  # of each latent coordinate
-
-    def joint(self, theta: Any = None) -> Generator:
-        """Itself: there is no θ to set, so that Target(truth, None, x) is the true posterior."""
-        return self
 
     def log_prior(self, z: Array) -> Array:
         """log N(z; 0, I) = −½ Σ_l (z_l² + log 2π), for z (M,L) -> (M,)."""

@@ -15,8 +15,8 @@ class FusedGradient:
 
     def __init__(self, model, batch, samples=1, dtype=np.float64):
         self.model, self.batch, self.samples = model, batch, samples
-        self.encoder = networks.Columns(model.encoder_sizes, batch, dtype)
-        self.decoder = networks.Columns(model.decoder_sizes, batch * samples, dtype)
+        self.encoder = networks.MLPBuffers(model.encoder_sizes, batch, dtype)
+        self.decoder = networks.MLPBuffers(model.decoder_sizes, batch * samples, dtype)
         self.grad_theta, self.grad_phi = np.zeros(model.theta_size, dtype), np.zeros(model.phi_size, dtype)
         self.grads_encoder = networks.matrices(self.grad_phi, model.encoder_sizes)
         self.grads_decoder = networks.matrices(self.grad_theta, model.decoder_sizes)

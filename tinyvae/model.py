@@ -7,19 +7,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
 from autograd import make_vjp
-from numpy.typing import NDArray
 
 from . import networks, ops
+from .checks import Array, expect, expect_shape, is_whole
 from .fused import FusedGradient
-from .joint import VAEJoint
+from .gaussian import Gaussian
 
-Array = NDArray[np.floating]
 Layer = tuple[Array, Array]
 
 
@@ -48,67 +46,6 @@ class Terms(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """q(z|x_n) = N(mean_n, C_n C_nᵀ), one for each of N data points.
-
-    C is lower triangular with diagonal exp(log_diag) (N, L) and strictly lower entries `lower`
-    (N, L(L−1)/2); for a diagonal covariance `lower` is (N, 0).
-    """
-
-    mean: Array
-    log_diag: Array
-    lower: Array
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-    def __getitem__(self, rows: Any) -> "Gaussian":
-        return Gaussian(self.mean[rows], self.log_diag[rows], self.lower[rows])
-
-    @cached_property
-    def cholesky(self) -> Array:
-        """C, (N, L, L)."""
-        C = np.exp(self.log_diag)[..., None] * np.eye(self.mean.shape[-1])
-        for k, (i, j) in enumerate(ops.strictly_lower(self.mean.shape[-1])[: self.lower.shape[-1]]):
-            C[..., i, j] = self.lower[..., k]
-        return C
-
-    @cached_property
-    def cov(self) -> Array:
-        """C Cᵀ, (N, L, L)."""
-        return self.cholesky @ self.cholesky.swapaxes(-1, -2)
-
-    @cached_property
-    def kl_prior(self) -> Array:
-        """KL(q ‖ N(0, I)) in closed form, (N,), nats."""
-        return ops.gaussian_kl(self.mean, self.log_diag, self.lower)
-
-    def whiten(self, z: Array) -> Array:
-        """C⁻¹ (z − mean) by forward substitution; z (..., N, L)."""
-        r = z - self.mean
-        u = np.empty_like(r)
-        pairs = ops.strictly_lower(r.shape[-1])[: self.lower.shape[-1]]
-        for i in range(r.shape[-1]):
-            u[..., i] = r[..., i]
-            for k, (row, column) in enumerate(pairs):
-                if row == i:
-                    u[..., i] -= self.lower[..., k] * u[..., column]
-            u[..., i] *= np.exp(-self.log_diag[..., i])
-        return u
-
-    def log_prob(self, z: Array, rows: Any = slice(None)) -> Array:
-        """log q(z_p | x_rows[p]); z (..., N, L) or, with `rows` (P,), z (P, L). Nats."""
-        q = self if isinstance(rows, slice) and rows == slice(None) else self[rows]
-        u = q.whiten(z)
-        squares = np.einsum("...l,...l->...", u, u)
-        return -0.5 * squares - q.log_diag.sum(-1) - 0.5 * ops.LOG_2PI * z.shape[-1]
-
-    def sample(self, eps: Array) -> Array:
-        """z = mean + C eps; eps (N, L) from N(0, I)."""
-        return self.mean + np.einsum("...ij,...j->...i", self.cholesky, eps)
-
-
-@dataclass(frozen=True)
 class VAE:
     """A variational autoencoder for z ∈ R¹ or R².
 
@@ -132,22 +69,18 @@ class VAE:
     phi_size: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _expect(_is_whole(self.data_dim, 1), "data_dim", "a whole number >= 1", self.data_dim)
-        _expect(
-            _is_whole(self.latent_dim, 1) and self.latent_dim <= 2,
-            "latent_dim",
-            "1 or 2 (the exact terms exist for z in R^1 and R^2)",
-            self.latent_dim,
-        )
+        expect(is_whole(self.data_dim, 1), "data_dim", "a whole number >= 1", self.data_dim)
+        latent_ok = is_whole(self.latent_dim, 1) and self.latent_dim <= 2
+        expect(latent_ok, "latent_dim", "1 or 2 (the exact terms exist for those)", self.latent_dim)
         hidden = self.hidden
-        widths_ok = isinstance(hidden, list | tuple) and all(_is_whole(h, 1) for h in hidden)
-        _expect(widths_ok, "hidden", "a tuple of layer widths >= 1, such as (32, 32) or ()", hidden)
+        widths_ok = isinstance(hidden, list | tuple) and all(is_whole(h, 1) for h in hidden)
+        expect(widths_ok, "hidden", "a tuple of layer widths >= 1, such as (32, 32) or ()", hidden)
         for name, known in _CHOICES.items():
-            _expect(getattr(self, name) in known, name, " or ".join(map(repr, known)), getattr(self, name))
+            expect(getattr(self, name) in known, name, " or ".join(map(repr, known)), getattr(self, name))
         if self.noise_std is not None:
             ok = isinstance(self.noise_std, int | float) and 0 < self.noise_std < np.inf
-            _expect(ok, "noise_std", "a number > 0, or None to learn it", self.noise_std)
-            _expect(self.likelihood == "gaussian", "noise_std", "None for bernoulli", self.noise_std)
+            expect(ok, "noise_std", "a number > 0, or None to learn it", self.noise_std)
+            expect(self.likelihood == "gaussian", "noise_std", "None for bernoulli", self.noise_std)
         D, L = int(self.data_dim), int(self.latent_dim)
         heads = L + L + (L * (L - 1) // 2 if self.covariance == "full" else 0)
 
@@ -178,13 +111,13 @@ class VAE:
 
     def unpack_theta(self, theta: Array) -> Theta:
         """Named views of θ; writing to them changes the vector that was passed in."""
-        _expect_shape("theta", theta, (self.theta_size,))
+        expect_shape("theta", theta, (self.theta_size,))
         log_noise_std = theta[self.decoder_size :] if self.learns_noise else None
         return Theta(networks.layers(theta[: self.decoder_size], self.decoder_sizes), log_noise_std)
 
     def unpack_phi(self, phi: Array) -> Phi:
         """Named views of φ; writing to them changes the vector that was passed in."""
-        _expect_shape("phi", phi, (self.phi_size,))
+        expect_shape("phi", phi, (self.phi_size,))
         return Phi(networks.layers(phi, self.encoder_sizes))
 
     def log_noise_std(self, theta: Array) -> Array:
@@ -196,44 +129,44 @@ class VAE:
     def encode(self, phi: Array, x: Array) -> Gaussian:
         """q_φ(z|x) for each row of x (N, D)."""
         x = self._as_data(x)
-        _expect_shape("phi", phi, (self.phi_size,))
+        expect_shape("phi", phi, (self.phi_size,))
         L, out = self.latent_dim, networks.outputs(phi, self.encoder_sizes, x)
         return Gaussian(out[:, :L], out[:, L : 2 * L], out[:, 2 * L :])
 
     def decode(self, theta: Array, z: Array) -> Array:
         """z (N, L) -> the mean (gaussian) or the logits (bernoulli) of p_θ(x|z), (N, D)."""
-        _expect_shape("z", z, (len(z), self.latent_dim))
+        expect_shape("z", z, (len(z), self.latent_dim))
         return networks.forward(self.unpack_theta(theta).layers, z)
-
-    def joint(self, theta: Array) -> VAEJoint:
-        """p_θ(x, z) at this θ (copied, so that later training steps do not change it)."""
-        _expect_shape("theta", theta, (self.theta_size,))
-        return VAEJoint(self, np.array(theta, dtype=float))
 
     def log_likelihood(self, theta: Array, x: Array, z: Array) -> Array:
         """log p_θ(x_n|z_n), (N,), nats; x (N, D), z (N, L)."""
-        return self.joint(theta).log_likelihood(self._as_data(x), self.decode(theta, z))
+        return self.log_density(theta, self._as_data(x), self.decode(theta, z))
+
+    def log_density(self, theta: Array, x: Array, out: Array) -> Array:
+        """log p_θ(x|z), nats, given the decoder's output at z; x and out (…, D), leading axes broadcast."""
+        if self.likelihood == "bernoulli":
+            return ops.bernoulli_log_likelihood(x, out)
+        return ops.gaussian_log_likelihood(x, out, self.log_noise_std(theta))
 
     # ----- the ELBO, estimated with reparameterised samples -----
+
+    def encode_differentiably(self, phi: Array, x: Array) -> tuple[Array, Array, Array]:
+        """mean (N, L), log_diag (N, L) and lower (N, L(L−1)/2; zeros if diagonal) of q_φ(z|x), for autograd."""
+        L, out = self.latent_dim, networks.forward(networks.layers(phi, self.encoder_sizes), x)
+        lower = out[:, 2 * L :] if self.covariance == "full" else np.zeros((len(x), L * (L - 1) // 2))
+        return out[:, :L], out[:, L : 2 * L], lower
 
     def elbo_terms(self, theta: Array, phi: Array, x: Array, eps: Array) -> Array:
         """[reconstruction, kl_prior], batch means, written with the primitives of `ops` for autograd.
 
         x (B, D); eps (S, B, L) standard normal draws, S samples for each point.
         """
-        L, flat = self.latent_dim, networks.forward(networks.layers(phi, self.encoder_sizes), x)
-        mean, log_diag, lower = flat[:, :L], flat[:, L : 2 * L], flat[:, 2 * L :]
-        if self.covariance == "diagonal":
-            lower = np.zeros((len(x), L * (L - 1) // 2))
+        mean, log_diag, lower = self.encode_differentiably(phi, x)
         decoder = networks.layers(theta[: self.decoder_size], self.decoder_sizes)
         reconstruction = 0.0
         for eps_s in eps:
             out = networks.forward(decoder, ops.reparameterise(mean, log_diag, lower, eps_s))
-            if self.likelihood == "bernoulli":
-                log_likelihood = ops.bernoulli_log_likelihood(x, out)
-            else:
-                log_likelihood = ops.gaussian_log_likelihood(x, out, self.log_noise_std(theta))
-            reconstruction = reconstruction + anp.mean(log_likelihood) / len(eps)
+            reconstruction = reconstruction + anp.mean(self.log_density(theta, x, out)) / len(eps)
         return anp.array([reconstruction, anp.mean(ops.gaussian_kl(mean, log_diag, lower))])
 
     def elbo_and_grad_autograd(
@@ -257,9 +190,9 @@ class VAE:
         x (B, D); eps (B, L), or (S, B, L) for S samples a point. The gradients have the shapes of θ and φ.
         """
         x, eps = self._as_data(x), _samples_first(np.asarray(eps, dtype=float))
-        _expect_shape("eps", eps, (len(eps), len(x), self.latent_dim))
-        _expect_shape("theta", theta, (self.theta_size,))
-        _expect_shape("phi", phi, (self.phi_size,))
+        expect_shape("eps", eps, (len(eps), len(x), self.latent_dim))
+        expect_shape("theta", theta, (self.theta_size,))
+        expect_shape("phi", phi, (self.phi_size,))
         reconstruction, kl_prior, g_theta, g_phi = FusedGradient(self, len(x), len(eps))(theta, phi, x, eps)
         return Terms(float(reconstruction.mean()), float(kl_prior.mean())), g_theta, g_phi
 
@@ -279,17 +212,3 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 def _samples_first(eps: Array) -> Array:
     return eps[None] if eps.ndim == 2 else eps
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return bool(isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least)
-
-
-def _expect(ok: bool, name: str, expected: str, got: Any) -> None:
-    if not ok:
-        raise ValueError(f"{name}: expected {expected}, got {got!r}")
-
-
-def _expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    if np.shape(array) != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {np.shape(array)}")

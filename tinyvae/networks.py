@@ -46,54 +46,58 @@ def initialise(vector, sizes, rng):
         b[:] = 0.0
 
 
-AT_ONCE = 512  # rows of x in one pass, so that their units fit into a processor's cache
+CHUNK = 512  # rows of x in one pass, so that their activations fit into a processor's cache
 
 
-def outputs(vector, sizes, x, at_once=AT_ONCE):
+def outputs(vector, sizes, x, chunk=CHUNK):
     """The same as `forward` for the network in `vector`, in plain numbers: x (B, in) -> (B, out).
 
-    At most `at_once` rows of x go through in one pass. The columns of what is returned are contiguous.
+    At most `chunk` rows of x go through in one pass. The columns of what is returned are contiguous.
     """
-    out, network = np.empty((sizes[-1], len(x))), None
-    for first in range(0, len(x), at_once):
-        some = out[:, first : first + at_once]
-        if network is None or some.shape != network.output.shape:
-            network = Columns(sizes, some.shape[1])
-        network.input[:] = x[first : first + at_once].T
-        some[:] = network.forward(vector)
+    out, buffers = np.empty((sizes[-1], len(x))), None
+    for first in range(0, len(x), chunk):
+        part = out[:, first : first + chunk]
+        if buffers is None or part.shape != buffers.output.shape:
+            buffers = MLPBuffers(sizes, part.shape[1])
+        buffers.input[:] = x[first : first + chunk].T
+        part[:] = buffers.forward(vector)
     return out.T
 
 
-class Columns:
-    """The buffers of one MLP for R columns: what each layer reads, [a; 1] (width + 1, R), and what comes out."""
+class MLPBuffers:
+    """The arrays of one MLP for a batch of B, allocated once; a column for each data point.
 
-    def __init__(self, sizes, columns, dtype=np.float64):
+    `inputs` of the layers are [a; 1], (width + 1, B) each, so that a bias is the last row of its matrix;
+    `activations` are their rows a, (width, B), of which the first is the network's `input`; `output` (out, B).
+    """
+
+    def __init__(self, sizes, batch, dtype=np.float64):
         self.sizes, self.vector = sizes, None
-        self.reads = [np.ones((width + 1, columns), dtype) for width in sizes[:-1]]
-        self.units = [read[:-1] for read in self.reads]
-        self.input, self.output = self.units[0], np.empty((sizes[-1], columns), dtype)
-        self.g_output, self.scratch = np.empty_like(self.output), np.empty((max(sizes), columns), dtype)
+        self.inputs = [np.ones((width + 1, batch), dtype) for width in sizes[:-1]]
+        self.activations = [layer_input[:-1] for layer_input in self.inputs]
+        self.input, self.output = self.activations[0], np.empty((sizes[-1], batch), dtype)
+        self.g_output, self.scratch = np.empty_like(self.output), np.empty((max(sizes), batch), dtype)
 
     def forward(self, vector):
-        """The last layer's output (width, R), `input` being filled in: a ← tanh(Wᵀ a + b), no tanh at the end."""
+        """The last layer's output (out, B), `input` being filled in: a ← tanh(Wᵀ a + b), no tanh at the end."""
         if vector is not self.vector:  # the layers are views: made once for each vector
             self.vector, self.matrices = vector, matrices(vector, self.sizes)
-        for M, read, unit in zip(self.matrices, self.reads, self.units[1:]):
-            np.tanh(np.dot(M.T, read, out=unit), out=unit)
-        return np.dot(self.matrices[-1].T, self.reads[-1], out=self.output)
+        for M, layer_input, a in zip(self.matrices, self.inputs, self.activations[1:]):
+            np.tanh(np.dot(M.T, layer_input, out=a), out=a)
+        return np.dot(self.matrices[-1].T, self.inputs[-1], out=self.output)
 
     def backward(self, g, grads, to_input):
-        """g (width, R) is the gradient of the output; writes [a; 1] gᵀ for each layer into `grads`, if given.
+        """g (out, B) is the gradient of the output; writes [a; 1] gᵀ for each layer into `grads`, if given.
 
         Returns the gradient of the input if `to_input`, else None. Layer below: g ← (W g)(1 − a²), which takes
-        the place of the units a, no longer needed: a pass backward needs a pass forward before it.
+        the place of the activations a, no longer needed: a pass backward needs a pass forward before it.
         """
         for k in reversed(range(len(self.matrices))):
             if grads is not None:
-                np.dot(self.reads[k], g.T, out=grads[k])
+                np.dot(self.inputs[k], g.T, out=grads[k])
             if k == 0 and not to_input:
                 return None
-            g, a = np.dot(self.matrices[k][:-1], g, out=self.scratch[: self.sizes[k]]), self.units[k]
+            g, a = np.dot(self.matrices[k][:-1], g, out=self.scratch[: self.sizes[k]]), self.activations[k]
             if k > 0:
                 a *= a
                 np.subtract(1.0, a, out=a)

@@ -9,9 +9,8 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from .checks import Array
 
 
 @dataclass

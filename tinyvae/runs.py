@@ -1,21 +1,18 @@
-"""A run and its files: one Config says all that a run depends on; a RecordWriter keeps its records.
+"""A run: one Config says all that it depends on, and one line of text says it again.
 
 The same Config gives the same run, bit for bit, on screen, headless or from Python.
 """
 
-import contextlib
-import csv
-import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
 from .datasets import Dataset, load_dataset
 from .model import VAE
-from .training import Settings, StepRecord, Trainer, Update
+from .records import StepRecord
+from .settings import Settings, Update
+from .training import Trainer
 
 
 @dataclass(frozen=True)
@@ -83,51 +80,6 @@ class Run:
     data: Dataset
     model: VAE
     trainer: Trainer
-
-
-FORMATS = (".jsonl", ".csv")
-
-
-class RecordWriter:
-    """Writes one record a step to a .jsonl or .csv file; each is on disk before the next step begins.
-
-    Raises ValueError for another suffix and OSError where the file cannot be written; what was written
-    before stays.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        if self.path.suffix not in FORMATS:
-            raise ValueError(f"out: expected a file ending in {' or '.join(FORMATS)}, got {str(path)!r}")
-        self.count = 0
-        self._file: IO[str] = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115 (close() does)
-
-    def write(self, record: StepRecord) -> None:
-        row = record.as_row()
-        if self.path.suffix == ".csv":
-            writer = csv.DictWriter(self._file, row)
-            if self.count == 0:
-                writer.writeheader()
-            writer.writerow({k: int(v) if isinstance(v, bool) else v for k, v in row.items()})
-        else:
-            self._file.write(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n")
-        self._file.flush()
-        self.count += 1
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk was reported by `write`; closing would say it again
-            self._file.close()
-
-    def __enter__(self) -> "RecordWriter":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: an error bound that could not be had becomes null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ----- a run as one line of text -----

@@ -13,11 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .decomposition import TERMS, Attribution, Expectations, MeanTerms, attribute
+from .checks import Array, data_points, one_of, positive, whole
+from .evaluation import Evaluation, NotFinite, compare, evaluate
+from .exact import check_tolerance
 from .fused import FusedGradient
-from .model import VAE, Array, Gaussian
+from .model import VAE
 from .optimizers import OPTIMIZERS, State
-from .target import Target, as_data, check_tolerance
+from .records import StepRecord
+from .settings import Settings, Update
 
 EVALUATION_POINTS = {1: 256, 2: 64}  # at most this many data points are evaluated, by default
 INIT, ORDER, NOISE, EVALUATION = range(4)  # the independent random streams of a run
@@ -27,82 +30,11 @@ NOISE_BLOCK = 2**14  # normal draws made at a time
 class Diverged(ArithmeticError):
     """A step met a number that is not finite. The parameters are those before that step."""
 
-    def __init__(self, step: int, what: str, hint: str):
-        self.step, self.what, self.hint = step, what, hint
-        super().__init__(f"step {step}: {what} is not finite; {hint}")
-
-
-@dataclass(frozen=True)
-class Update:
-    """Which groups a step moves, and how often: phi_steps updates of φ, then theta_steps of θ.
-
-    With one each (the default) both gradients are taken at the same (θ, φ) on the same minibatch.
-    """
-
-    theta: bool = True
-    phi: bool = True
-    theta_steps: int = 1
-    phi_steps: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("theta_steps", "phi_steps"):
-            steps = getattr(self, name)
-            if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= 10:
-                raise ValueError(f"{name}: expected a whole number from 0 to 10, got {steps!r}")
-
-    @property
-    def moves(self) -> list[tuple[bool, bool]]:
-        """The updates of one step in order, each as (θ moves, φ moves)."""
-        k_theta, k_phi = self.theta_steps * bool(self.theta), self.phi_steps * bool(self.phi)
-        if k_theta == k_phi == 1:
-            return [(True, True)]
-        return [(False, True)] * k_phi + [(True, False)] * k_theta
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything about a run that may change between two steps."""
-
-    update: Update = Update()
-    theta_rate: float = 3e-3
-    phi_rate: float = 3e-3
-    optimizer: str = "adam"
-    samples: int = 1
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("theta_rate", "phi_rate"):
-            _positive(name, getattr(self, name))
-        for name in ("samples", "batch_size"):
-            _whole(name, getattr(self, name), 1)
-        _one_of("optimizer", self.optimizer, tuple(OPTIMIZERS))
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one step did. `terms` and what is derived from them are None where nothing was evaluated."""
-
-    step: int  # counted from 1: the state after this many steps
-    update: Update
-    terms: MeanTerms | None  # after the step, over the evaluation set
-    attribution: Attribution | None  # what θ and what φ changed in this step
-    target_moved: float | None  # mean KL(p_θ(z|x) ‖ p_θ'(z|x)) over this step, nats
-    grad_norm_theta: float | None  # of the (last) minibatch gradient; None for a group that did not move
-    grad_norm_phi: float | None
-    seconds: float  # the step alone, without the evaluation
-
-    def as_row(self) -> dict[str, Any]:
-        """One flat row for a table or a file, always with the same keys; None where nothing was evaluated."""
-        row: dict[str, Any] = {"step": self.step}
-        row |= {name: getattr(self.terms, name, None) for name in MeanTerms.__annotations__}
-        for group in ("theta", "phi"):
-            changes = getattr(self.attribution, group, None)
-            row |= {f"{term}_by_{group}": getattr(changes, term, None) for term in TERMS}
-        row |= {"target_moved": self.target_moved}
-        row |= {"theta_on": self.update.theta, "phi_on": self.update.phi}
-        row |= {"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps}
-        row |= {"grad_norm_theta": self.grad_norm_theta, "grad_norm_phi": self.grad_norm_phi}
-        return row | {"seconds": self.seconds}
+    def __init__(self, step: int, what: str):
+        self.step, self.what = step, what
+        super().__init__(
+            f"step {step}: {what} is not finite; try a smaller learning rate, or data of unit scale"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,22 +48,6 @@ class Snapshot:
     phi_state: State
     step_count: int
     draw_count: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The terms at one (θ, φ), with the Target and the q they came from."""
-
-    theta: Array
-    phi: Array
-    target: Target
-    under_q: Expectations
-    terms: MeanTerms
-
-    @property
-    def q(self) -> Gaussian:
-        """q_φ(z|x) of the evaluated data points."""
-        return self.under_q.q
 
 
 class Trainer:
@@ -161,25 +77,25 @@ class Trainer:
         tolerance: float | None = None,
         update: Update = Update(),
     ):
-        self.model, self.x, self.seed = model, as_data(x), _whole("seed", seed, 0)
+        self.model, self.x, self.seed = model, data_points(x), whole("seed", seed, 0)
         if self.x.shape[1] != model.data_dim:
             raise ValueError(f"x: expected shape (N, {model.data_dim}), got {self.x.shape}")
         if model.likelihood == "bernoulli" and not ((self.x == 0) | (self.x == 1)).all():
             raise ValueError("x: expected only 0 and 1 for a Bernoulli model; use likelihood='gaussian'")
-        self.evaluate_every = _whole("evaluate_every", evaluate_every, 0)
+        self.evaluate_every = whole("evaluate_every", evaluate_every, 0)
         rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate, learning_rate)
-        theta_rate, phi_rate = (_positive("learning_rate", rate) for rate in rates)
-        batch_size = min(_whole("batch_size", batch_size, 1), len(self.x))
+        theta_rate, phi_rate = (positive("learning_rate", rate) for rate in rates)
+        batch_size = min(whole("batch_size", batch_size, 1), len(self.x))
         self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size)
-        self.gradients = _one_of("gradients", gradients, ("fused", "autograd"))
-        self.precision = _one_of("precision", precision, ("float64", "float32"))
+        self.gradients = one_of("gradients", gradients, ("fused", "autograd"))
+        self.precision = one_of("precision", precision, ("float64", "float32"))
         if not (largest := np.abs(self.x).max()) <= np.finfo(self.precision).max:
             raise ValueError(f"x: expected numbers that {self.precision} can hold, got {largest:g}")
         self._rows = self.x.astype(self.precision, copy=False)
         self.tolerance = check_tolerance(tolerance, model.latent_dim)
         limit = EVALUATION_POINTS[model.latent_dim]
         if evaluation_points is not None:
-            limit = _whole("evaluation_points", evaluation_points, 1)
+            limit = whole("evaluation_points", evaluation_points, 1)
         self.evaluation_x = self.x
         if len(self.x) > limit:
             chosen = self._stream(EVALUATION).choice(len(self.x), limit, replace=False)
@@ -239,27 +155,28 @@ class Trainer:
         """
         evaluating = self.evaluate_every > 0 and (self.step_count + 1) % self.evaluate_every == 0
         before = self.evaluate() if evaluating else None
-        undo = self.snapshot() if evaluating or len(self.update.moves) > 1 else None
+        undo = self.snapshot() if evaluating or len(self.update.substeps) > 1 else None
         try:
             return self._step(before)
-        except Diverged as problem:
+        except NotFinite as problem:
             if undo is None:  # the one gradient was not finite: nothing has moved
                 self.draw_count -= 1
             else:
                 self.restore(undo)
-            raise Diverged(self.step_count + 1, problem.what, _HINT) from None
+            raise Diverged(self.step_count + 1, problem.what) from None
 
     def _step(self, before: Evaluation | None) -> StepRecord:
         norms: tuple[float | None, float | None] = (None, None)
         started = perf_counter()
-        for move in self.update.moves:
+        for move in self.update.substeps:
             theta_norm, phi_norm = self._move(*move)
             norms = (norms[0] if theta_norm is None else theta_norm, norms[1] if phi_norm is None else phi_norm)
         self.step_count += 1
         seconds = perf_counter() - started
         terms, attribution, moved = None, None, None
         if before is not None:
-            terms, attribution, moved = self._compare(before)
+            after = self._evaluate()
+            terms, (attribution, moved) = after.terms, compare(before, after)
         return StepRecord(self.step_count, self.update, terms, attribution, moved, *norms, seconds)
 
     def steps(self, n: int) -> Iterator[StepRecord]:
@@ -278,7 +195,7 @@ class Trainer:
         norms = [None if g is None else math.sqrt(g @ g) for g in (g_theta, g_phi)]
         for name, norm in zip(("θ", "φ"), norms):
             if norm is not None and not math.isfinite(norm):
-                raise Diverged(self.step_count + 1, f"the gradient of the ELBO for {name}", _HINT)
+                raise NotFinite(f"the gradient of the ELBO for {name}")
         if move_theta:
             self._optimizer.update(self.theta, g_theta, self.theta_state, self._settings.theta_rate)
         if move_phi:
@@ -298,59 +215,35 @@ class Trainer:
         if len(self.x) == B:  # the whole set, in its own order
             x = self._rows
         else:
-            epoch, turn = divmod(k, per_epoch)
+            epoch, part = divmod(k, per_epoch)
             if self._shuffled[0] != epoch:
                 self._shuffled = (epoch, self._rows[self._stream(ORDER, epoch).permutation(len(self.x))])
-            x = self._shuffled[1][turn * B : (turn + 1) * B]
+            x = self._shuffled[1][part * B : (part + 1) * B]
         shape = (self._settings.samples, B, self.model.latent_dim)
         blocks = max(1, NOISE_BLOCK // math.prod(shape))
-        block, turn = divmod(k, blocks)
+        block, part = divmod(k, blocks)
         if self._noise[0] != block:
             noise = self._stream(NOISE, block).standard_normal((blocks, *shape))
             self._noise = (block, noise.astype(self.precision, copy=False))
-        return x, self._noise[1][turn]
+        return x, self._noise[1][part]
 
     # ----- looking -----
 
     def evaluate(self) -> Evaluation:
         """The exact terms at the present (θ, φ); what did not move since the last look is used again."""
-        last = self._evaluation
-        same_theta = last is not None and np.array_equal(last.theta, self.theta)
-        same_phi = last is not None and np.array_equal(last.phi, self.phi)
-        if last is not None and same_theta and same_phi:
-            return last
-        theta, phi, x = self.theta.astype(float), self.phi.astype(float), self.evaluation_x
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            target = last.target if last and same_theta else Target(self.model, theta, x, self.tolerance)
-            under_q = last.under_q if last and same_phi else self._under(self.model.encode(phi, x), target)
-            terms = self._terms(target, under_q)
-        self._evaluation = Evaluation(theta, phi, target, under_q, terms)
+        try:
+            return self._evaluate()
+        except NotFinite as problem:
+            raise Diverged(self.step_count, problem.what) from None
+
+    def _evaluate(self) -> Evaluation:
+        at = self.model, self.theta, self.phi, self.evaluation_x, self.tolerance
+        self._evaluation = evaluate(*at, last=self._evaluation)
         return self._evaluation
 
-    def _under(self, q: Gaussian, target: Target) -> Expectations:
-        if not (np.isfinite(q.mean).all() and np.isfinite(q.log_diag).all()):
-            raise Diverged(self.step_count, "q", _HINT)
-        return Expectations(q, target.joint, len(target), target.tolerance)
-
-    def _terms(self, target: Target, under_q: Expectations) -> MeanTerms:
-        terms = under_q.against(target).mean()
-        for name in ("log_px", "reconstruction", "kl_prior", "kl_posterior"):
-            if not abs(getattr(terms, name)) < 1e50:
-                raise Diverged(self.step_count, name, _HINT)
-        return terms
-
-    def _compare(self, before: Evaluation) -> tuple[MeanTerms, Attribution, float]:
-        """Terms after the step, who changed what, and how far the target moved."""
-        after = self.evaluate()
-        moved_theta, moved_phi = after.target is not before.target, after.under_q is not before.under_q
-        if moved_theta and moved_phi:
-            theta_only = self._terms(after.target, before.under_q)
-            phi_only = self._terms(before.target, after.under_q)
-        else:
-            theta_only = after.terms if moved_theta else before.terms
-            phi_only = after.terms if moved_phi else before.terms
-        moved = float(before.target.divergence_to(after.target).mean()) if moved_theta else 0.0
-        return after.terms, attribute(before.terms, theta_only, phi_only, after.terms), moved
+    def record(self) -> StepRecord:
+        """The present state as a record, evaluated; no step led to it."""
+        return StepRecord.of_state(self.step_count, self.update, self.evaluate().terms)
 
     # ----- rewinding -----
 
@@ -366,24 +259,3 @@ class Trainer:
         self.theta[:], self.phi[:] = snapshot.theta, snapshot.phi
         self.theta_state, self.phi_state = snapshot.theta_state.copy(), snapshot.phi_state.copy()
         self.step_count, self.draw_count = snapshot.step_count, snapshot.draw_count
-
-
-_HINT = "try a smaller learning rate, or data of unit scale"
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}: expected a whole number >= {least}, got {value!r}")
-    return int(value)
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
-        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
-    return float(value)
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"{name}: expected {' or '.join(map(repr, known))}, got {value!r}")
-    return str(value)

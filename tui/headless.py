@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tinyvae import Diverged, StepRecord
-from tinyvae.runs import Config, RecordWriter, Schedule, scheduled_steps
+from tinyvae.records import RecordWriter
+from tinyvae.runs import Config, Schedule, scheduled_steps
 
 from .cli import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
 
@@ -31,7 +32,7 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) 
     trainer, name, console = run.trainer, run.data.name, Console()
     if out and Path(out).resolve() == Path(config.dataset).resolve():
         raise ValueError(f"out: expected another file than the data, got {out}")
-    first = last = StepRecord(0, trainer.update, trainer.evaluate().terms, None, None, None, None, 0.0)
+    first = last = trainer.record()
     writer = RecordWriter(out) if out else None
     live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)
     worst_residual = abs(first.terms.residual) if first.terms else 0.0

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyvae import StepRecord
-from tinyvae.training import Settings, Snapshot
+from tinyvae.settings import Settings
+from tinyvae.training import Snapshot
 
 Array = NDArray[np.float64]
 MAX_SNAPSHOTS = 128

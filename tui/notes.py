@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyvae import TERMS
-from tinyvae.gap import GapSplit
+from tinyvae.exact.gap import GapSplit
 
 from .history import History
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyvae import Diverged, StepRecord
-from tinyvae.gap import GapSplit, split_gap
+from tinyvae import Diverged
+from tinyvae.evaluation import Evaluation
+from tinyvae.exact.gap import GapSplit, split_gap
 from tinyvae.runs import Config, Run, Schedule, share
-from tinyvae.training import Evaluation, Settings
+from tinyvae.settings import Settings
 
 from .history import Event, History
 from .notes import Lamp, lamps, note
@@ -85,9 +86,7 @@ class Session:
         self._exported = 0  # up to which step the records were saved
         self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
         evaluation = self.trainer.evaluate()
-        self.history = History(
-            StepRecord(0, self.trainer.update, evaluation.terms, None, None, None, None, 0.0)
-        )
+        self.history = History(self.trainer.record())
         self.history.keep(self.trainer.snapshot())
         self._replayed: tuple[int, Evaluation] = (0, evaluation)
 

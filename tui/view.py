@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyvae.evaluation import Evaluation
 from tinyvae.model import VAE
-from tinyvae.training import Evaluation
 
 Array = NDArray[Any]
 

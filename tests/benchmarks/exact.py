@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinyvae as tv
+from tinyvae.exact.joint import joint_of
 
 from .timing import ratio, side_by_side, table
 
@@ -24,7 +25,7 @@ def trained(name: str, steps: int) -> tuple[Any, tv.Trainer]:
 def importance_weighted(model: Any, trainer: tv.Trainer, samples: int, seed: int = 0) -> NDArray[Any]:
     """log 1/K Σ_k p(x, z_k)/q(z_k), z_k ~ q (Burda et al. 2016): the usual estimate of log_px, (N,)."""
     x, rng = trainer.evaluation_x, np.random.default_rng(seed)
-    q, joint = model.encode(trainer.phi, x), model.joint(trainer.theta)
+    q, joint = model.encode(trainer.phi, x), joint_of(model, trainer.theta)
     weights = np.empty((len(x), samples))
     for n in range(len(x)):
         one = q[[n]]

@@ -245,7 +245,7 @@ def test_the_pass_on_columns_is_the_pass_on_rows_however_many_go_at_once(hidden,
     sizes, r = (2, *hidden, 3), np.random.default_rng(0)
     vector, x = r.standard_normal(networks.size(sizes)), r.standard_normal((rows, 2))
     expected = networks.forward(networks.layers(vector, sizes), x)
-    got = networks.outputs(vector, sizes, x, at_once=4)
+    got = networks.outputs(vector, sizes, x, chunk=4)
     assert got.shape == (rows, 3) and np.allclose(got, expected, rtol=1e-13, atol=1e-14)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import tinyvae as tv
-from tinyvae.runs import Config, RecordWriter, parse_share, scheduled_steps, share
-from tinyvae.training import Settings
+from tinyvae.records import RecordWriter
+from tinyvae.runs import Config, parse_share, scheduled_steps, share
+from tinyvae.settings import Settings
 
 SMALL = Config(n=40, hidden=(6,), batch_size=16, seed=3, evaluate_every=0)
 

@@ -21,7 +21,7 @@ import pytest
 
 from tinyvae import DATASETS, TERMS, Update
 from tinyvae.runs import Config, Schedule, share
-from tinyvae.training import Settings
+from tinyvae.settings import Settings
 from tui import cli, headless
 from tui.cli import main
 

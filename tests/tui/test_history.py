@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinyvae import StepRecord, Update
-from tinyvae.training import Settings
+from tinyvae.settings import Settings
 from tui.history import MAX_SNAPSHOTS, Event, History
 
 

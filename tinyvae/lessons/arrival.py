@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..checks import Array
 from ..datasets import load_dataset
-from ..decomposition import decompose
-from ..gap import best_q, split_gap
-from ..model import VAE, Array
-from ..target import Target
+from ..exact import Target, terms_under
+from ..exact.gap import best_q, split_gap
+from ..model import VAE
 from . import coin
 from .lesson import UP_DOWN, Claim, Lesson, Measured, Phase, change, direction, from_to
 from .linear import Exact, Linear, factor_analysis, ppca
@@ -160,7 +160,7 @@ def measure_crossing(seed: int) -> dict[str, float]:
     data = load_dataset("crossing", n=128, seed=seed)
     target = Target(data.truth, None, np.concatenate([np.zeros((1, 2)), data.x]))
     q = best_q(target, covariance="diagonal")
-    gap = decompose(None, None, None, target.x, target, q=q).kl_posterior
+    gap = terms_under(q, target).kl_posterior
     return {"crossing": float(gap[0]), "elsewhere": float(np.median(gap[1:]))}
 
 

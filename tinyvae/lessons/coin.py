@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..decomposition import Decomposition, decompose
-from ..joint import Callables
-from ..model import Array
+from ..checks import Array
+from ..exact import Callables, Decomposition, decompose
 
 TOSSES = np.array([[0.0], [1.0]])  # how many heads: TT, HT
 

@@ -1,18 +1,22 @@
 """Lessons 1 to 4: what the essay says about one step."""
 
 from dataclasses import replace
+from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
+from autograd import grad
 
+from .. import ops
+from ..checks import Array
 from ..datasets import load_dataset
-from ..decomposition import decompose
-from ..gap import split_gap
+from ..exact import MeanTerms, decompose, plain
+from ..exact.gap import split_gap
 from ..model import VAE
-from ..training import MeanTerms, Trainer
-from . import exact
+from ..training import Trainer
 from .lesson import UP_DOWN, Claim, Lesson, Measured, Phase, Rows, change, direction, from_to
 from .linear import Exact
-from .setting import ARC, BIT, BOTH, LINEAR, PHI_ONLY, at_truth, column, level_scale, looks, steps
+from .setting import ARC, BIT, BOTH, LINEAR, PHI_ONLY, at_truth, column, level_scale, steps, train_and_record
 from .truth import TrueMeter
 
 # ----- 1 -----
@@ -24,8 +28,9 @@ def with_plus(terms: MeanTerms) -> float:
 
 
 def measure_identity(seed: int) -> Measured:
-    line = looks(IDENTITY.open(seed), 300, BOTH)
-    plane = looks(replace(IDENTITY, config=replace(LINEAR, n=8), prepare=level_scale).open(seed, 20), 200, BOTH)
+    line = train_and_record(IDENTITY.open(seed), 300, BOTH)
+    on_a_plane = replace(IDENTITY, config=replace(LINEAR, n=8), prepare=level_scale)
+    plane = train_and_record(on_a_plane.open(seed, 20), 200, BOTH)
     plus = [with_plus(t) + 2 * t.kl_prior for t in line]
     return {
         "residual": max(abs(t.residual) for t in line),
@@ -97,7 +102,7 @@ IDENTITY = Lesson(
 
 def measure_original(seed: int) -> Measured:
     run = ORIGINAL.open(seed, evaluate_every=20)
-    terms = looks(run, 200, PHI_ONLY)
+    terms = train_and_record(run, 200, PHI_ONLY)
     # The noise of sampled gradients keeps q a little off; the way to the end is taken without it.
     trainer, x = run.trainer, run.trainer.x
     phi = Exact(run.model, x, trainer.theta, trainer.phi).train(3000, 1e-2, theta=False, last=0.1).phi
@@ -269,11 +274,30 @@ def measure_direction(seed: int) -> Measured:
     return worse | {"theta": min(first["theta"], later["theta"])}
 
 
+def plain_elbo(model: VAE, theta: Array, phi: Array, x: Array) -> Any:
+    """The mean ELBO as a plain sum, KL(q||p(z)) in closed form: autograd can differentiate it."""
+    kl_prior = ops.gaussian_kl(*model.encode_differentiably(phi, x))
+    return anp.mean(plain.under_q(model, theta, phi, x)[0] - kl_prior)
+
+
+def plain_kl_posterior(model: VAE, theta: Array, phi: Array, x: Array) -> Any:
+    """The mean of KL(q||p_θ(z|x)) as a plain sum, on other nodes than the ELBO's."""
+    return anp.mean(plain.terms(model, theta, phi, x)[3])
+
+
+def plain_log_px(model: VAE, theta: Array, x: Array) -> Any:
+    return anp.mean(plain.log_px(model, theta, x))
+
+
+grad_elbo_theta, grad_elbo_phi = grad(plain_elbo, 1), grad(plain_elbo, 2)
+grad_kl_phi, grad_log_px_theta = grad(plain_kl_posterior, 2), grad(plain_log_px, 1)
+
+
 def gradients(trainer: Trainer) -> dict[str, float]:
     """How the exact gradients of the terms are related at the present (θ, φ)."""
     model, theta, phi, x = trainer.model, trainer.theta, trainer.phi, trainer.x
-    g_phi, g_kl_phi = exact.grad_elbo_phi(model, theta, phi, x), exact.grad_kl_phi(model, theta, phi, x)
-    g_theta, g_log_px = exact.grad_elbo_theta(model, theta, phi, x), exact.grad_log_px_theta(model, theta, x)
+    g_phi, g_kl_phi = grad_elbo_phi(model, theta, phi, x), grad_kl_phi(model, theta, phi, x)
+    g_theta, g_log_px = grad_elbo_theta(model, theta, phi, x), grad_log_px_theta(model, theta, x)
     towards_q = g_theta - g_log_px  # −∇_θ kl_posterior
     norm = np.linalg.norm
     move = 1e-4 * towards_q / norm(towards_q)
@@ -284,7 +308,7 @@ def gradients(trainer: Trainer) -> dict[str, float]:
         "theta": float(norm(towards_q) / norm(g_log_px)),
         "cosine": float(g_theta @ g_log_px / norm(g_theta) / norm(g_log_px)),
         "pull_off": float(abs(slope + 1)),
-        "elbo": float(abs(exact.elbo(model, theta, phi, x) - here.elbo)),
+        "elbo": float(abs(plain_elbo(model, theta, phi, x) - here.elbo)),
     }
 
 

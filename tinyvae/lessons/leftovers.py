@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from ..datasets import load_dataset
-from ..gap import split_gap
-from ..model import VAE, Gaussian
+from ..exact.gap import split_gap
+from ..gaussian import Gaussian
+from ..model import VAE
 from ..runs import Config
-from ..training import Trainer, Update
+from ..settings import Update
+from ..training import Trainer
 from .lesson import UP_DOWN, Claim, Lesson, Measured, Phase, change, direction, from_to
 from .linear import Linear
 from .setting import ARC, BOTH, exact_run, seeds, steps

@@ -10,7 +10,6 @@ from math import inf
 from typing import Any
 
 from ..runs import Config, Run
-from ..training import StepRecord
 
 Measured = Mapping[str, float]
 Rows = Sequence[Mapping[str, Any]]  # StepRecord.as_row(), one a step
@@ -107,8 +106,7 @@ def play(run: Run, phase: Phase, every: int = 1) -> list[dict[str, Any]]:
     flat = {name: value for name, value in phase.settings.items() if hasattr(update, name)}
     other = {name: value for name, value in phase.settings.items() if name not in flat}
     trainer.settings = replace(trainer.settings, update=replace(update, **flat), **other)
-    terms = trainer.evaluate().terms
-    rows = [StepRecord(trainer.step_count, trainer.update, terms, None, None, None, None, 0.0).as_row()]
+    rows = [trainer.record().as_row()]
     for k in range(1, phase.steps + 1):
         trainer.evaluate_every = int(k % every == 0 or k == phase.steps)
         record = trainer.step()

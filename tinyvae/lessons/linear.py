@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import Array
 from ..fused import FusedGradient
-from ..model import VAE, Array, Gaussian
+from ..gaussian import Gaussian
+from ..model import VAE
 from ..ops import LOG_2PI
 from ..optimizers import Adam
 

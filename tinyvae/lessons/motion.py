@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from ..datasets import load_dataset
-from ..decomposition import decompose
+from ..exact import decompose
 from ..runs import Config
 from .lesson import UP_DOWN, Claim, Lesson, Measured, Phase, Rows, direction, from_to
 from .linear import Exact, Linear
-from .setting import ARC, BIT, BOTH, LINEAR, PHI_ONLY, THETA_ONLY, column, level_scale, looks, steps
+from .setting import ARC, BIT, BOTH, LINEAR, PHI_ONLY, THETA_ONLY, column, level_scale, steps, train_and_record
 
 # ----- 5 -----
 
@@ -113,12 +113,12 @@ def _share_of_both(rows: Rows) -> int:
 
 def measure_theta(seed: int) -> Measured:
     fresh = THETA_ALONE.open(seed, evaluate_every=50)
-    closing = looks(fresh, 300, THETA_ONLY)
+    closing = train_and_record(fresh, 300, THETA_ONLY)
     fitted = THETA_ALONE.open(seed, evaluate_every=50)
     fitted.trainer.evaluate_every = 0
     steps(fitted, 500, PHI_ONLY)
     fitted.trainer.evaluate_every = 50
-    opening = looks(fitted, 300, THETA_ONLY)
+    opening = train_and_record(fitted, 300, THETA_ONLY)
     return {
         "kl_prior_values": float(max(len(set(column(t, "kl_prior"))) for t in (closing, opening))),
         "closing_from": closing[0].kl_posterior,

@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import Array
 from ..datasets import load_dataset
-from ..model import VAE, Array
+from ..exact import MeanTerms
+from ..model import VAE
+from ..records import StepRecord
 from ..runs import Config, Run
-from ..training import MeanTerms, StepRecord, Update
+from ..settings import Update
 from .linear import Exact, Linear
 from .truth import as_linear
 
@@ -37,7 +40,7 @@ def steps(run: Run, n: int, update: Update) -> list[StepRecord]:
     return list(run.trainer.steps(n))
 
 
-def looks(run: Run, n: int, update: Update) -> list[MeanTerms]:
+def train_and_record(run: Run, n: int, update: Update) -> list[MeanTerms]:
     """Train n steps and return the terms before and at every evaluated step."""
     first = run.trainer.evaluate().terms
     return [first] + [record.terms for record in steps(run, n, update) if record.terms]

@@ -7,10 +7,10 @@ too many to align (any map that keeps N(0, I) is one): there is no number to giv
 
 import numpy as np
 
+from ..checks import Array
 from ..datasets import Generator
-from ..decomposition import decompose
-from ..model import Array, Gaussian
-from ..target import Target
+from ..exact import Target, terms_under
+from ..gaussian import Gaussian
 from .linear import Linear
 
 ANGLES = 720  # tried before the best of them is refined
@@ -56,7 +56,7 @@ class TrueMeter:
         return best
 
     def _kl(self, q: Gaussian) -> float:
-        return float(decompose(None, None, None, self.x, self.target, q=q).kl_posterior.mean())
+        return float(terms_under(q, self.target).kl_posterior.mean())
 
 
 def as_linear(truth: Generator) -> Linear | None:

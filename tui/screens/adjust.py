@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from tinyvae.training import Settings, Update
+from tinyvae.settings import Settings, Update
 
 from .form import Field, Form
 

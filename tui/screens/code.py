@@ -13,10 +13,10 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tinyvae import Target, Trainer, decompose, decomposition, ops, target
+from tinyvae import Target, Trainer, decompose, ops
+from tinyvae.exact import Expectations, plain
 from tinyvae.fused import FusedGradient
-from tinyvae.joint import VAEJoint
-from tinyvae.model import Gaussian
+from tinyvae.gaussian import Gaussian
 
 from ..palette import NAMES, colors
 
@@ -32,17 +32,17 @@ class Behind(NamedTuple):
 
 
 BEHIND = {
-    "log_px": Behind("log pθ(x) = log ∫ p(z) pθ(x|z) dz", (Target, VAEJoint)),
+    "log_px": Behind("log pθ(x) = log ∫ p(z) pθ(x|z) dz", (plain.log_px, Target)),
     "reconstruction": Behind(
         "E_q[log pθ(x|z)] = ∫ q(z|x) log pθ(x|z) dz",
-        (decompose, decomposition.Expectations, "gaussian_log_likelihood", "bernoulli_log_likelihood"),
+        (plain.terms, "gaussian_log_likelihood", "bernoulli_log_likelihood", Expectations),
     ),
     "kl_prior": Behind(
         "KL(q‖p(z)) = ½ [tr(C Cᵀ) + |mean|² − L] − Σ log C_ii", ("gaussian_kl", Gaussian, "reparameterise")
     ),
     "kl_posterior": Behind(
         "KL(q‖pθ(z|x)) = ∫ q(z|x) [log q(z|x) − log pθ(z|x)] dz",
-        (decompose, decomposition.Expectations, target.Target),
+        (plain.terms, decompose, Expectations),
     ),
     "elbo": Behind(
         "ELBO = E_q[log pθ(x|z)] − KL(q‖p(z)), and its gradient by the chain rule",

@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
-from tinyvae.landscape import Landscape, landscape
+from tinyvae.exact.landscape import Landscape, landscape
 
 from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, plane

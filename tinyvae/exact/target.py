@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .joint import Joint
-from .quadrature import EPS, Array, Estimate, Ints, Tiles, certify
+from ..checks import Array, Ints, data_points
+from .joint import joint_of
+from .quadrature import EPS, Estimate, Tiles, certify, keep_freed_memory
 from .scan import scan
 from .tables import Tables
 
@@ -40,13 +41,14 @@ class Target:
     """
 
     def __init__(self, model: Any, theta: Any, x: Any, tolerance: float | None = None):
-        self.joint: Joint = model.joint(theta)
-        self.x = as_data(x)
+        keep_freed_memory()
+        self.joint = joint_of(model, theta)
+        self.x = data_points(x)
         self.tolerance = check_tolerance(tolerance, self.joint.latent_dim)
         self.tables = Tables(self.joint, self.x)
         dim, n = self.joint.latent_dim, len(self.x)
         each = self.tolerance / INTEGRALS
-        beyond = self.tables.beyond if hasattr(self.joint, "beyond") else None
+        beyond = self.tables.beyond if self.tables.factored else None
         support = scan(self.tables.survey, n, dim, each, self.tables.bounded, beyond, per_node=self.x.shape[1])
         self._peak, self._parts, self._room = support.peak, list[_Part](), KEEP
         result = certify(support, support.start, dim, each, self._integrate)
@@ -147,15 +149,6 @@ class Target:
             )
             moved[part.points] = (here - there) / part.mass
         return moved - (self.log_px - other.log_px)
-
-
-def as_data(x: Any) -> Array:
-    x = np.asarray(x, dtype=float)
-    if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"x: expected data points of shape (N, D) with N >= 1, got {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError(f"x: expected finite numbers, got {int((~np.isfinite(x)).sum())} that are not")
-    return x
 
 
 def check_tolerance(tolerance: float | None, dim: int) -> float:

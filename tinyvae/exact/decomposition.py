@@ -1,4 +1,4 @@
-"""Target × q → the terms; and what θ and what φ did to them in a step.
+"""A q held against a Target: the terms.
 
     log_px = reconstruction − kl_prior + kl_posterior,    elbo = reconstruction − kl_prior
 
@@ -16,73 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from .joint import Joint, log_densities
-from .model import Gaussian
-from .ops import LOG_2PI
-from .quadrature import CLASSES, EPS, SHARED, Array, Estimate, Ints, Tiles, certify, level_for
+from ..checks import Array, Ints
+from ..gaussian import Gaussian
+from ..ops import LOG_2PI
+from .joint import FactoredJoint, Joint, log_densities
+from .quadrature import CLASSES, EPS, SHARED, Estimate, Tiles, certify, level_for
 from .scan import scan
 from .support import LOG_ZERO, Ellipsoids, drop_for, inverse_of, to_support
 from .tables import no_nan
 from .target import INTEGRALS, KEEP, Target
+from .terms import Decomposition
 
 MOST_FINER = {1: 10, 2: 6}  # levels by which a q goes finer than its own width asks, to where the posterior is
-TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """The terms in nats: (N,) arrays, one number per data point; or floats, after `.mean()`."""
-
-    log_px: Any
-    reconstruction: Any
-    kl_prior: Any
-    kl_posterior: Any
-    log_px_error: Any
-    reconstruction_error: Any
-    kl_prior_error: Any
-    kl_posterior_error: Any
-
-    @property
-    def elbo(self) -> Any:
-        """reconstruction − kl_prior."""
-        return self.reconstruction - self.kl_prior
-
-    @property
-    def residual(self) -> Any:
-        """By how much the identity fails to close."""
-        return self.log_px - (self.reconstruction - self.kl_prior + self.kl_posterior)
-
-    @property
-    def error(self) -> Any:
-        """The largest of the certified errors of the terms."""
-        errors = (self.log_px_error, self.reconstruction_error, self.kl_prior_error, self.kl_posterior_error)
-        return np.maximum.reduce(errors)
-
-    def mean(self) -> "MeanTerms":
-        """The same as floats: terms averaged over the data points, residual and errors the worst of any."""
-        terms = np.array([getattr(self, name) for name in TERMS]).mean(axis=1).tolist()
-        errors = np.array([getattr(self, f"{name}_error") for name in TERMS[:-1]]).max(axis=1).tolist()
-        residual = self.residual
-        residual = float(residual[np.abs(residual).argmax()])
-        values = zip(MeanTerms.__annotations__, (*terms, residual, max(errors), *errors))
-        return MeanTerms(**dict(values))
-
-
-@dataclass(frozen=True)
-class MeanTerms:
-    """The terms as means over the data points; residual and the errors are those of the worst point. Nats."""
-
-    log_px: float
-    reconstruction: float
-    kl_prior: float
-    kl_posterior: float
-    elbo: float
-    residual: float
-    error: float
-    log_px_error: float
-    reconstruction_error: float
-    kl_prior_error: float
-    kl_posterior_error: float
 
 
 def decompose(
@@ -94,17 +39,31 @@ def decompose(
     tolerance: float | None = None,
     q: Any = None,
 ) -> Decomposition:
-    """The terms of every data point at (θ, φ), certified to `tolerance` nats.
+    """The terms of every data point at (θ, φ), each with its error, to `tolerance` nats.
 
-    x (N, D). `target`, if given, must be the Target of this θ and x: it is used as it is, which is what
-    makes a φ-step cheap. `q` replaces model.encode(phi, x): any object with
-    log_prob(z (P, L), rows (P,)) -> (P,), the density of data point rows[p]'s q at z[p].
+    Args:
+        model: a VAE, or a Joint such as Callables (theta and phi are then ignored).
+        x: data points, (N, D).
+        target: if given, the Target of this θ and x; it is used as it is, which is what makes a φ-step cheap.
+        tolerance: nats; None takes the target's, which is 1e-9 for z ∈ R¹ and 1e-6 for z ∈ R².
+        q: replaces model.encode(phi, x); see `terms_under`.
+
+    Raises ValueError where shapes do not fit, or a function does not give log densities.
     """
     target = Target(model, theta, x, tolerance) if target is None else target
     if np.shape(x) != target.x.shape:
         raise ValueError(f"target: expected one for x of shape {np.shape(x)}, got {target.x.shape}")
+    return terms_under(model.encode(phi, target.x) if q is None else q, target, tolerance)
+
+
+def terms_under(q: Any, target: Target, tolerance: float | None = None) -> Decomposition:
+    """The terms of a q held against a Target.
+
+    q is a Gaussian for each of the target's N data points, or any object with log_prob(z (P, L), rows (P,)) ->
+    (P,), the log density of data point rows[p]'s q at z[p]; or Expectations, whose tables are then used again.
+    tolerance: nats, None for the target's.
+    """
     if not isinstance(q, Expectations):
-        q = model.encode(phi, target.x) if q is None else q
         q = Expectations(q, target.joint, len(target), target.tolerance if tolerance is None else tolerance)
     return q.against(target)
 
@@ -130,7 +89,7 @@ class Expectations:
         self.q, self.dim, self.tolerance = q, joint.latent_dim, tolerance / INTEGRALS
         bounded, gaussian = bool(np.isfinite(joint.support[0])), isinstance(q, Gaussian)
         # Beside a prior N(0, I) a Gaussian q has a kl_prior in closed form.
-        self._closed = gaussian and hasattr(joint, "prior_factors")
+        self._closed = gaussian and isinstance(joint, FactoredJoint)
         self.support: Any
         if gaussian and not bounded:
             # Beyond this lies at most e^−34.5 = 1e-15 of a q: less than rounding, whatever is averaged there.
@@ -201,7 +160,7 @@ class Expectations:
             left, powers = self._factors(points, tiles)
             weight = left @ powers.T
             np.exp(weight, out=weight)
-            left -= target.joint.prior_factors(tiles.middle).take(tiles.tile, axis=0)  # type: ignore[attr-defined]
+            left -= target.tables.factored.prior_factors(tiles.middle).take(tiles.tile, axis=0)  # type: ignore[union-attr]
             classes = len(CLASSES[tiles.dim])
             by_class = weight.reshape(len(weight), classes, -1).swapaxes(0, 1)
             sums = by_class @ powers.reshape(classes, -1, powers.shape[1])  # (classes, P, ·)
@@ -253,44 +212,3 @@ class Expectations:
             return np.fmax(log_q.reshape(len(points), len(z)) + log_slope, LOG_ZERO), None
 
         return tables
-
-
-# ----- who did what in a step -----
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What one group of parameters did to each term in a step, nats per data point."""
-
-    log_px: float
-    reconstruction: float
-    kl_prior: float
-    kl_posterior: float
-    elbo: float
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """The change of every term in a step, split between θ and φ: theta + phi is the whole change."""
-
-    theta: Changes
-    phi: Changes
-
-
-def attribute(old: MeanTerms, theta_only: MeanTerms, phi_only: MeanTerms, new: MeanTerms) -> Attribution:
-    """Split a step from (θ, φ) to (θ', φ') exactly and symmetrically, half from each order of the two moves.
-
-    Δ_θ T = ½ [T(θ', φ) − T(θ, φ)] + ½ [T(θ', φ') − T(θ, φ')], Δ_φ T likewise (the Shapley value of two
-    players). theta_only are the terms at (θ', φ), phi_only those at (θ, φ'). log_px does not depend on φ,
-    nor kl_prior on θ: those two are exactly zero.
-    """
-
-    def changes(one: MeanTerms, other: MeanTerms, zero: str) -> Changes:
-        split = {}
-        for term in TERMS:
-            alone = getattr(one, term) - getattr(old, term)
-            after = getattr(new, term) - getattr(other, term)
-            split[term] = 0.0 if term == zero else 0.5 * alone + 0.5 * after
-        return Changes(**split)
-
-    return Attribution(changes(theta_only, phi_only, "kl_prior"), changes(phi_only, theta_only, "log_px"))

@@ -7,8 +7,8 @@ import test_hard_cases as hard
 from scipy import stats
 
 import tinyvae as tv
-from tinyvae import scan
-from tinyvae.model import Gaussian
+from tinyvae.exact import scan
+from tinyvae.gaussian import Gaussian
 
 # ----- silently wrong integrals -----
 

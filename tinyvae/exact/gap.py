@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import ops
-from .decomposition import decompose
-from .model import Gaussian
-from .quadrature import Array, Bools, Ints
+from .. import ops
+from ..checks import Array, Bools, Ints
+from ..gaussian import Gaussian
+from .decomposition import terms_under
 from .support import inverse_of
 from .target import Target
 
@@ -43,15 +43,13 @@ class GapSplit:
         return self.approximation + self.amortisation
 
     def mean(self) -> "GapSplit":
-        return GapSplit(
-            float(self.approximation.mean()), float(self.amortisation.mean()), float(np.max(self.error))
-        )
+        means = float(self.approximation.mean()), float(self.amortisation.mean())
+        return GapSplit(*means, float(np.max(self.error)))
 
 
 def split_gap(target: Target, q: Gaussian) -> GapSplit:
     """Split KL(q ‖ p_θ(z|x)) of every data point; the family is that of q, diagonal or full."""
-    own = decompose(None, None, None, target.x, target, q=q)
-    best = decompose(None, None, None, target.x, target, q=best_q(target, q))
+    own, best = terms_under(q, target), terms_under(best_q(target, q), target)
     approximation = np.minimum(best.kl_posterior, own.kl_posterior)  # q is of the family too
     error = np.maximum(best.kl_posterior_error, own.kl_posterior_error)
     return GapSplit(approximation, own.kl_posterior - approximation, error)
@@ -133,14 +131,11 @@ def _log_joint(target: Target, rows: Ints, z: Array) -> Array:
     step = max(1, BLOCK // z.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(0, len(z), step):
-            part = z[k : k + step]
-            outputs = joint.outputs(part.reshape(-1, z.shape[2]))
-            likelihood = joint.log_likelihood(
-                target.x[rows[k : k + step], None], outputs.reshape(*part.shape[:2], -1)
-            )
-            values[k : k + step] = likelihood + joint.log_prior(part.reshape(-1, z.shape[2])).reshape(
-                part.shape[:2]
-            )
+            some, part = slice(k, k + step), z[k : k + step]
+            flat, shape = part.reshape(-1, z.shape[2]), part.shape[:2]
+            outputs = joint.outputs(flat).reshape(*shape, -1)
+            likelihood = joint.log_likelihood(target.x[rows[some], None], outputs)
+            values[some] = likelihood + joint.log_prior(flat).reshape(shape)
     return values
 
 

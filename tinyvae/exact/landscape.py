@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .decomposition import TERMS, decompose
-from .model import VAE, Array
+from ..checks import Array
+from ..model import VAE
+from .decomposition import terms_under
 from .target import Target
+from .terms import TERMS
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def landscape(
     for j, across in enumerate(a):
         target = Target(model, theta + across * theta_direction, x, tolerance)
         for i, q in enumerate(qs):
-            mean = decompose(model, None, None, x, target, tolerance, q).mean()
+            mean = terms_under(q, target).mean()
             for name in TERMS:
                 terms[name][i, j] = getattr(mean, name)
         yield Landscape(a, b, terms)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinyvae as tv
-from tinyvae.landscape import landscape
+from tinyvae.exact.landscape import landscape
 
 
 @pytest.fixture(scope="module")

@@ -21,16 +21,14 @@ N data points, L latent dims, P pairs (tile, data point), K tiles, T nodes in a 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from ..checks import Array, Bools, Ints
 
 SIDE = {1: 64, 2: 16}  # nodes along the side of a tile; even, so that all tiles look alike to CLASSES
 MAX_NODES = {1: 2**16, 2: 2**18}  # that one data point may use for one integral
@@ -41,10 +39,15 @@ SHARED = OCTAVE // 2  # levels between the lattices in use: data points are to s
 MOST_FINER = 8 * OCTAVE  # levels; what does not agree then never will, or is not a number
 EPS = float(np.finfo(float).eps)
 
-# Freeing one large block, never touched, teaches glibc's malloc to keep blocks up to that size for the next
-# table. Otherwise each table is fetched from the system and given back, page by page: half of the time.
-_block = np.empty(2**25 - 2**16, dtype=np.uint8)
-del _block
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc's malloc keep freed blocks of up to 32 MB for the next table; elsewhere this does nothing.
+
+    Freeing one block of that size, never touched, teaches it so. Otherwise each table is fetched from the system
+    and given back, page by page: half of the time.
+    """
+    np.empty(2**25 - 2**16, dtype=np.uint8)
 
 
 def spacing(level: Any) -> Any:

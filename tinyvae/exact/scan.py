@@ -13,21 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .quadrature import (
-    BLOCK,
-    CLASSES,
-    OCTAVE,
-    SETS,
-    Array,
-    Bools,
-    Ints,
-    Tiles,
-    grid,
-    level_for,
-    refinement,
-    spacing,
-    tile_up,
-)  # fmt: skip
+from ..checks import Array, Bools, Ints
+from .quadrature import BLOCK, CLASSES, OCTAVE, SETS, Tiles, grid, level_for, refinement, spacing, tile_up
 from .support import drop_for
 
 FIRST_LOOK = {1: 3, 2: 2}  # spacing 2^-3 on a line, 2^-2 on a plane or where bounds between nodes are known
@@ -219,11 +206,11 @@ def scan(
         h, sides = 0.5**level, tuple(high - low + 1)
         reach = float(high.max() * h)
         nodes = grid(*[np.arange(first, last + 1) * h for first, last in zip(low, high)])
-        tables_of, turn = survey(nodes, h / 2), max(1, TABLE // len(nodes))
+        tables_of, chunk = survey(nodes, h / 2), max(1, TABLE // len(nodes))
         active = np.empty((len(points), *sides), dtype=bool)
         (rough, surprised), needs = np.zeros((2, len(points)), dtype=bool), np.zeros(len(points))
-        for k in range(0, len(points), turn):
-            part, some = slice(k, k + turn), points[k : k + turn]
+        for k in range(0, len(points), chunk):
+            part, some = slice(k, k + chunk), points[k : k + chunk]
             shown = seen.inspect(some, *tables_of(some), sides, level, tolerance, again=not whole)
             active[part], rough[part], surprised[part] = shown.active, shown.rough, shown.surprised
             if whole:

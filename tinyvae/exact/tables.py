@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .joint import Joint
-from .quadrature import BLOCK, CLASSES, Array, Ints, Tiles
+from ..checks import Array, Ints
+from .joint import FactoredJoint, Joint
+from .quadrature import BLOCK, CLASSES, Tiles
 from .scan import Rises
 from .support import LOG_ZERO, to_support, uncertainty
 
@@ -37,10 +38,9 @@ class Tables:
     """log p_θ(x, z) of the data points x (N, D) at one θ, wherever it is needed."""
 
     def __init__(self, joint: Joint, x: Array):
-        self.joint: Any = joint  # with all that a VAEJoint may have beside what every Joint has
-        self.x = x
+        self.joint, self.x = joint, x
+        self.factored = joint if isinstance(joint, FactoredJoint) else None
         self.bounded = bool(np.isfinite(joint.support[0]))
-        self._products = hasattr(joint, "data_factors")
         # The tiles that were decoded, by level and corner: the factors of the likelihood.
         self._known: dict[int, dict[tuple[int, ...], tuple[Array, Array]]] = {}
         self._room = KNOWN
@@ -64,10 +64,7 @@ class Tables:
         """For `scan`: log p(x, z) |dz/dt| at grid values t (M, L), for any data points."""
         z, log_slope = to_support(t, self.joint.support)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            if hasattr(self.joint, "rises"):
-                outputs, rises = self.joint.rises(z, half)
-            else:
-                outputs, rises = self.joint.outputs(z), None
+            outputs, rises = self.factored.rises(z, half) if self.factored else (self.joint.outputs(z), None)
             log_prior = self.joint.log_prior(z) + log_slope
             factors = self._node_factors(outputs[None])
 
@@ -81,10 +78,11 @@ class Tables:
 
     def beyond(self, points: Ints, reach: float, floor: Array) -> Array:
         """For `scan`: what log p(x, z) cannot exceed where some |z_i| > reach, (n,)."""
-        x, turn = self.x.take(points, axis=0), max(1, BLOCK // (72 * self.x.shape[1]))
-        parts = [slice(k, k + turn) for k in range(0, len(x), turn)]
+        assert self.factored is not None  # who asks has seen that
+        x, chunk = self.x.take(points, axis=0), max(1, BLOCK // (72 * self.x.shape[1]))
+        parts = [slice(k, k + chunk) for k in range(0, len(x), chunk)]
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.concatenate([self.joint.beyond(reach, x[some], floor[some]) for some in parts])
+            return np.concatenate([self.factored.beyond(reach, x[some], floor[some]) for some in parts])
 
     # ----- on tiles -----
 
@@ -95,8 +93,8 @@ class Tables:
     def log_prior(self, tiles: Tiles) -> tuple[Array, Array]:
         """log p(z) and log |dz/dt| at the nodes of each tile, (K, T) each."""
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            if hasattr(self.joint, "prior_factors"):
-                log_prior = self.joint.prior_factors(tiles.middle) @ tiles.powers.T
+            if self.factored:
+                log_prior: Array = self.factored.prior_factors(tiles.middle) @ tiles.powers.T
                 return no_nan(log_prior), np.zeros_like(log_prior)
             z, log_slope = to_support(tiles.nodes(), self.joint.support)
             log_prior = self.joint.log_prior(z.reshape(-1, z.shape[2])).reshape(z.shape[:2])
@@ -134,7 +132,7 @@ class Tables:
         classes = len(CLASSES[tiles.dim]) if halves else 1
         sums = np.empty((classes, len(weight)))  # of each pair, over each class of nodes
         weight_of = weight.reshape(len(weight), classes, -1).swapaxes(0, 1)  # (classes, P, ·)
-        if self._products:
+        if self.factored:
             for block in self._blocks(points, tiles):
                 left, right = self._factors(block)
                 rights = right.reshape(*right.shape[:2], classes, -1).transpose(0, 2, 3, 1)
@@ -142,7 +140,7 @@ class Tables:
                 for of_tile, (first, last) in zip(rights, block.spans):
                     np.matmul(w[:, first:last], of_tile, out=inner[:, first:last])
                 sums[:, block.pairs] = np.einsum("pf,cpf->cp", left, inner)
-        if not self._products or not np.isfinite(sums).all():
+        if not self.factored or not np.isfinite(sums).all():
             table = self.log_likelihood(points, tiles)
             sums = np.einsum("cpt,pct->cp", weight_of, table.reshape(len(table), classes, -1))
         if halves:
@@ -186,8 +184,8 @@ class Tables:
 
     def _node_factors(self, outputs: Array) -> tuple[Array, Array]:
         """What the likelihood needs from nodes, for outputs (K, T, ·)."""
-        if hasattr(self.joint, "node_factors"):
-            return self.joint.node_factors(outputs)
+        if self.factored:
+            return self.factored.node_factors(outputs)
         return np.zeros(len(outputs)), outputs
 
     def _fill(
@@ -198,16 +196,16 @@ class Tables:
         of_node (K, T) is added to that, of_point (n,) taken away. Where a joint gives factors, one matrix product
         for each tile does it all.
         """
-        if self._products:
+        if self.factored:
             left, right = self._factors(block, of_node, of_point)
             for of_tile, (first, last) in zip(right, block.spans):
                 np.dot(left[first:last], of_tile, out=table[first:last])
             return
         for k, (first, last) in enumerate(block.spans):
             outputs = block.right[k]
-            turn = max(1, BLOCK // max(outputs.size, len(outputs) * block.x.shape[1]))
-            for p in range(first, last, turn):
-                some = slice(p, min(p + turn, last))
+            chunk = max(1, BLOCK // max(outputs.size, len(outputs) * block.x.shape[1]))
+            for p in range(first, last, chunk):
+                some = slice(p, min(p + chunk, last))
                 table[some] = self.joint.log_likelihood(block.x[block.rows[some], None], outputs)
             if of_node is not None:
                 table[first:last] += of_node[k]
@@ -218,7 +216,8 @@ class Tables:
         self, block: _Block, of_node: Array | None = None, of_point: Array | None = None
     ) -> tuple[Array, Array]:
         """What `_fill` writes, as products left·right: left (P, F) of each pair, right (K, F, T) of each node."""
-        left, right = self.joint.data_factors(block.x, block.rows, block.centre, block.tile), block.right
+        assert self.factored is not None
+        left, right = self.factored.data_factors(block.x, block.rows, block.centre, block.tile), block.right
         if of_point is not None:
             left[:, 1] -= of_point[block.rows]
         if of_node is not None:

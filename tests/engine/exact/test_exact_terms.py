@@ -12,9 +12,10 @@ from scipy.special import betaln, digamma, expit, logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import tinyvae as tv
-from tinyvae.decomposition import Expectations
-from tinyvae.quadrature import SHARED, SIDE, Tiles
-from tinyvae.tables import Tables
+from tinyvae.exact.decomposition import Expectations
+from tinyvae.exact.joint import joint_of
+from tinyvae.exact.quadrature import SHARED, SIDE, Tiles
+from tinyvae.exact.tables import Tables
 
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
 
@@ -723,8 +724,8 @@ def test_forgetting_decoded_tiles_changes_no_number(latent_dim, room, monkeypatc
     model, theta, phi, x = random_setting(latent_dim, 3, n=5)
     kept = tv.decompose(model, theta, phi, x)
     plenty, tiles = (target := tv.Target(model, theta, x)).tables, target._parts[-1].tiles
-    monkeypatch.setattr("tinyvae.tables.KNOWN", room)
-    monkeypatch.setattr("tinyvae.tables.CACHE", 4_000)  # a few tiles at once
+    monkeypatch.setattr("tinyvae.exact.tables.KNOWN", room)
+    monkeypatch.setattr("tinyvae.exact.tables.CACHE", 4_000)  # a few tiles at once
     target = tv.Target(model, theta, x)
     forgotten = tv.decompose(model, theta, phi, x, target)
     for term in tv.TERMS:
@@ -755,7 +756,7 @@ def test_coarser_tiles_are_forgotten_for_finer_ones_and_never_the_other_way(monk
     points, side = np.arange(5), SIDE[2]
     box = np.ones((5, 2, 2), dtype=bool), np.zeros(2, dtype=int)
     size = 4 * side**2 * (x.shape[1] + 2)
-    monkeypatch.setattr("tinyvae.tables.KNOWN", 2 * size)  # two levels of four tiles
+    monkeypatch.setattr("tinyvae.exact.tables.KNOWN", 2 * size)  # two levels of four tiles
     tables = Tables(target.joint, x)
     for level, held in ((8, [8]), (12, [8, 12]), (10, [10, 12]), (8, [10, 12]), (13, [12, 13]), (11, [12, 13])):
         tables.log_likelihood(points, Tiles(level, *box))
@@ -781,7 +782,7 @@ def test_tables_of_q_that_are_kept_change_no_bit(dataset):
 @pytest.mark.parametrize("seed", range(6))
 def test_nothing_beyond_the_look_exceeds_the_ceiling_drawn_there(seed, latent_dim, likelihood):
     model, theta, _, x = random_setting(latent_dim, seed, scale=1.5, likelihood=likelihood)
-    joint, r = model.joint(theta), np.random.default_rng(seed)
+    joint, r = joint_of(model, theta), np.random.default_rng(seed)
     reach = 2.0 + seed
     direction = r.standard_normal((20_000, latent_dim))
     z = direction / np.abs(direction).max(axis=1, keepdims=True) * (reach + r.exponential(3.0, (20_000, 1)))
@@ -797,7 +798,7 @@ def test_nothing_beyond_the_look_exceeds_the_ceiling_drawn_there(seed, latent_di
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_within_a_cell_exceeds_the_ceiling_drawn_from_its_node(seed, latent_dim, likelihood, outputs):
     model, theta, _, x = random_setting(latent_dim, seed, scale=1.5, likelihood=likelihood, D=outputs)
-    joint, r, half = model.joint(theta), np.random.default_rng(seed), 0.15
+    joint, r, half = joint_of(model, theta), np.random.default_rng(seed), 0.15
     z = r.uniform(-3, 3, (60, latent_dim))
     at_nodes = joint.log_likelihood(x[:, None], joint.outputs(z)) + joint.log_prior(z)
     floor = at_nodes.max(axis=1) - 30

@@ -8,16 +8,15 @@ between the nodes of a lattice and beyond them, so that no mass is missed.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import networks, ops
+from .. import networks, ops
+from ..checks import Array, Ints, expect_shape
+from ..model import VAE
 
-Array = NDArray[np.floating]
-Ints = NDArray[np.int64]
-
+RisesOf = Callable[[Array, Array], tuple[Array, Array, Array]]
 MANY = 32  # outputs from which on a sharper bound is worth its cost on a line, where nodes are cheap
 SECTORS = 64  # into which all directions on a plane are divided
 
@@ -45,6 +44,40 @@ class Joint(Protocol):
         """log p(x|z), nats; x (…, D), outputs (…, K), leading axes broadcast."""
 
 
+@runtime_checkable
+class FactoredJoint(Joint, Protocol):
+    """A Joint with prior N(0, I) that can give more: its densities as products, and bounds on them.
+
+    log p(x|z) = left·right, `left` of the data point and `right` of the node, so that a table is a matrix product.
+    """
+
+    def prior_factors(self, m: Array) -> Array:
+        """log p(m + d) as a polynomial in d: m (K, L) -> (K, 1 + L + L²)."""
+
+    def node_factors(self, outputs: Array) -> tuple[Array, Array]:
+        """For outputs (K, T, D) at the nodes of tiles: centres (K, D), right (K, F, T)."""
+
+    def data_factors(self, x: Array, rows: Ints, centre: Array, tile: Ints) -> Array:
+        """For pairs of a data point x[rows] and a tile: left (P, F)."""
+
+    def rises(self, z: Array, half: float) -> tuple[Array, RisesOf]:
+        """How far log p(x, z) may rise within `half` of z; see VAEJoint."""
+
+    def beyond(self, reach: float, x: Array, floor: Array) -> Array:
+        """What log p(x, z) cannot exceed where some |z_i| > reach, (n,); see VAEJoint."""
+
+
+def joint_of(model: Any, theta: Any) -> Joint:
+    """p_θ(x, z) of a model at θ: that of a VAE (θ is copied: later steps do not change it), or a Joint as it is."""
+    if isinstance(model, VAE):
+        expect_shape("theta", theta, (model.theta_size,))
+        return VAEJoint(model, np.array(theta, dtype=float))
+    if not hasattr(model, "log_likelihood") or not hasattr(model, "outputs"):
+        raise ValueError(f"model: expected a VAE, Callables or another Joint, got {type(model).__name__}")
+    joint: Joint = model
+    return joint
+
+
 @dataclass(frozen=True)
 class Callables:
     """A Joint made of plain functions, for a model from anywhere (PyTorch, JAX, a formula).
@@ -65,12 +98,8 @@ class Callables:
     def __post_init__(self) -> None:
         lo, hi = self.support
         if (lo, hi) != (-np.inf, np.inf) and not (lo < hi and np.isfinite([lo, hi]).all()):
-            raise ValueError(
-                f"support: expected (-inf, inf) or finite ends (lo, hi) with lo < hi, got {lo, hi}"
-            )
-
-    def joint(self, theta: Any) -> "Callables":
-        return self
+            expected = "(-inf, inf) or finite ends (lo, hi) with lo < hi"
+            raise ValueError(f"support: expected {expected}, got {lo, hi}")
 
     def encode(self, phi: Any, x: Array) -> Any:
         if self.encoder is None:
@@ -107,7 +136,7 @@ def log_densities(name: str, values: Any, z: Array) -> Array:
 class VAEJoint:
     """p_θ(x, z) of a VAE at one θ: a Joint, and what makes it fast and safe."""
 
-    model: Any  # the VAE
+    model: VAE
     theta: Array
     support: tuple[float, float] = (-np.inf, np.inf)
 
@@ -147,9 +176,7 @@ class VAEJoint:
 
     def log_likelihood(self, x: Array, outputs: Array) -> Array:
         """log p_θ(x|z) given the decoder's output at z; leading axes broadcast."""
-        if self.model.likelihood == "bernoulli":
-            return ops.bernoulli_log_likelihood(x, outputs)
-        return ops.gaussian_log_likelihood(x, outputs, self._log_std)
+        return self.model.log_density(self.theta, x, outputs)
 
     # log p(x|z) of a data point at a node as an inner product left·right, left (D + 2) of the data point and
     # right (D + 2) of the node. Bernoulli: x·l − Σ softplus(l). Gaussian: with a = (x − c)/σ and b = (mean − c)/σ,
@@ -190,8 +217,8 @@ class VAEJoint:
         (M, D), a bound on their moves (M, D), which is sharper than that where units saturate, and slope and
         spread, (L, M, D).
         """
-        if len(z) > (turn := networks.AT_ONCE):
-            parts = [self.variation(z[k : k + turn], half) for k in range(0, len(z), turn)]
+        if len(z) > (chunk := networks.CHUNK):
+            parts = [self.variation(z[k : k + chunk], half) for k in range(0, len(z), chunk)]
             return tuple(np.concatenate(part, axis=-2) for part in zip(*parts))  # type: ignore[return-value]
         (W, size, b), *rest = self._layers
         value, moves = z @ W + b, half * size.sum(axis=0)
@@ -250,9 +277,7 @@ class VAEJoint:
             low, high = middle - half, middle + half
         return low, high
 
-    def rises(
-        self, z: Array, half: float
-    ) -> tuple[Array, Callable[[Array, Array], tuple[Array, Array, Array]]]:
+    def rises(self, z: Array, half: float) -> tuple[Array, RisesOf]:
         """By how much log p_θ(x, z) may rise within the cubes of half side `half` around z (M, L).
 
         Returns the outputs at z (M, D), and a function of x (n, D) and a floor (n,), which says how low a log

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .quadrature import EPS, SIDE, Array, Bools, Ints, Tiles, spacing, tile_up
+from ..checks import Array, Bools, Ints
+from .quadrature import EPS, SIDE, Tiles, spacing, tile_up
 
 LOG_ZERO = -1e100  # stands for log 0, so that differences stay finite
 

@@ -1,0 +1,134 @@
+"""The exact terms at one (θ, φ), and who changed what between two evaluations: θ or φ.
+
+A Target belongs to θ, a q to φ: what did not move since the last evaluation is used again as it is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .checks import Array
+from .exact import TERMS, Expectations, MeanTerms, Target, terms_under
+from .gaussian import Gaussian
+from .model import VAE
+
+LARGEST = 1e50  # nats; a term beyond it belongs to a run that has diverged
+
+
+class NotFinite(ArithmeticError):
+    """A number that the terms or a step need is not finite; `what` names it."""
+
+    def __init__(self, what: str):
+        self.what = what
+        super().__init__(f"{what} is not finite")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The terms at one (θ, φ), with the Target and the q they came from."""
+
+    theta: Array
+    phi: Array
+    target: Target
+    under_q: Expectations
+    terms: MeanTerms
+
+    @property
+    def q(self) -> Gaussian:
+        """q_φ(z|x) of the evaluated data points."""
+        return self.under_q.q
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def evaluate(
+    model: VAE,
+    theta: Array,
+    phi: Array,
+    x: Array,
+    tolerance: float | None = None,
+    last: Evaluation | None = None,
+) -> Evaluation:
+    """The terms of x (N, D) at (θ, φ), which are copied; `last` is an evaluation of the same x to take over from.
+
+    Raises NotFinite where a term, or q, is not a finite number.
+    """
+    same_theta = last is not None and np.array_equal(last.theta, theta)
+    same_phi = last is not None and np.array_equal(last.phi, phi)
+    if last is not None and same_theta and same_phi:
+        return last
+    theta, phi = theta.astype(float), phi.astype(float)
+    target = last.target if last and same_theta else Target(model, theta, x, tolerance)
+    under_q = last.under_q if last and same_phi else _expectations(model.encode(phi, x), target)
+    return Evaluation(theta, phi, target, under_q, _terms(target, under_q))
+
+
+def _expectations(q: Gaussian, target: Target) -> Expectations:
+    if not (np.isfinite(q.mean).all() and np.isfinite(q.log_diag).all()):
+        raise NotFinite("q")
+    return Expectations(q, target.joint, len(target), target.tolerance)
+
+
+def _terms(target: Target, under_q: Expectations) -> MeanTerms:
+    terms = terms_under(under_q, target).mean()
+    for name in TERMS[:-1]:
+        if not abs(getattr(terms, name)) < LARGEST:
+            raise NotFinite(name)
+    return terms
+
+
+# ----- who did what between two evaluations -----
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one group of parameters did to each term in a step, nats per data point."""
+
+    log_px: float
+    reconstruction: float
+    kl_prior: float
+    kl_posterior: float
+    elbo: float
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The change of every term in a step, split between θ and φ: theta + phi is the whole change."""
+
+    theta: Changes
+    phi: Changes
+
+
+def attribute(old: MeanTerms, theta_only: MeanTerms, phi_only: MeanTerms, new: MeanTerms) -> Attribution:
+    """Split a step from (θ, φ) to (θ', φ') exactly and symmetrically, half from each order of the two moves.
+
+    Δ_θ T = ½ [T(θ', φ) − T(θ, φ)] + ½ [T(θ', φ') − T(θ, φ')], Δ_φ T likewise (the Shapley value of two
+    players). theta_only are the terms at (θ', φ), phi_only those at (θ, φ'). log_px does not depend on φ,
+    nor kl_prior on θ: those two are exactly zero.
+    """
+
+    def changes(one: MeanTerms, other: MeanTerms, zero: str) -> Changes:
+        split = {}
+        for term in TERMS:
+            alone = getattr(one, term) - getattr(old, term)
+            after = getattr(new, term) - getattr(other, term)
+            split[term] = 0.0 if term == zero else 0.5 * alone + 0.5 * after
+        return Changes(**split)
+
+    return Attribution(changes(theta_only, phi_only, "kl_prior"), changes(phi_only, theta_only, "log_px"))
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def compare(before: Evaluation, after: Evaluation) -> tuple[Attribution, float]:
+    """Who changed what from `before` to `after`, and how far the target moved: mean KL(p_θ(z|x) ‖ p_θ'(z|x)), nats.
+
+    Raises NotFinite as `evaluate` does.
+    """
+    theta_moved, phi_moved = after.target is not before.target, after.under_q is not before.under_q
+    if theta_moved and phi_moved:
+        theta_only = _terms(after.target, before.under_q)
+        phi_only = _terms(before.target, after.under_q)
+    else:
+        theta_only = after.terms if theta_moved else before.terms
+        phi_only = after.terms if phi_moved else before.terms
+    moved = float(before.target.divergence_to(after.target).mean()) if theta_moved else 0.0
+    return attribute(before.terms, theta_only, phi_only, after.terms), moved
