@@ -47,11 +47,18 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class VAE:
-    """A variational autoencoder for z ∈ R¹ or R².
+    """A variational autoencoder (Kingma & Welling 2014) for z ∈ R¹ or R²; frozen, without parameters.
 
-    `hidden` widths serve the encoder and, reversed, the decoder; () makes both linear (probabilistic PCA
-    with shared noise, factor analysis with per-dimension noise). noise_std=None learns the Gaussian noise
-    scale as part of θ; a number fixes it.
+    Args:
+        data_dim, latent_dim: D >= 1, and L = 1 or 2.
+        hidden: widths of the encoder's hidden tanh layers and, reversed, the decoder's; () makes both linear:
+            probabilistic PCA with shared noise, factor analysis with noise per dimension.
+        likelihood: "gaussian", x ~ N(decoder(z), diag(σ²)), or "bernoulli", bits with logits decoder(z).
+        covariance: of q_φ(z|x), "diagonal" or "full".
+        noise: one σ, "shared", or one for each of the D, "per-dimension".
+        noise_std: None learns σ as part of θ, a number fixes it.
+
+    Raises ValueError where an argument is none of these.
     """
 
     data_dim: int
@@ -102,7 +109,7 @@ class VAE:
     # ----- parameters -----
 
     def init(self, seed: int | np.random.SeedSequence) -> tuple[Array, Array]:
-        """θ (P_θ,) and φ (P_φ,): weights N(0, 1/fan_in), biases 0, noise std 1 and q's std near 1."""
+        """The first θ (P_θ,) and φ (P_φ,): weights N(0, 1/fan_in), biases 0, noise std 1."""
         rng = np.random.default_rng(seed)
         theta, phi = np.zeros(self.theta_size), np.zeros(self.phi_size)
         networks.initialise(theta[: self.decoder_size], self.decoder_sizes, rng)
@@ -127,7 +134,7 @@ class VAE:
     # ----- the two distributions -----
 
     def encode(self, phi: Array, x: Array) -> Gaussian:
-        """q_φ(z|x) for each row of x (N, D)."""
+        """q_φ(z|x) of each data point, x (N, D)."""
         x = self._as_data(x)
         expect_shape("phi", phi, (self.phi_size,))
         L, out = self.latent_dim, networks.outputs(phi, self.encoder_sizes, x)

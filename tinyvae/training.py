@@ -51,13 +51,25 @@ class Snapshot:
 
 
 class Trainer:
-    """Trains `model` on x (N, D). Assign `.update` at any time to switch θ or φ on and off.
+    """Trains a VAE on data points x (N, D). Assign `.update` at any time to switch θ or φ on and off.
 
-    samples: reparameterised draws of z per data point. gradients: "fused" (written out by hand) or
-    "autograd" (through the primitives of `ops`); they agree to rounding. precision: of the steps; the terms
-    are exact in float64 at whatever θ and φ the steps lead to. evaluate_every: the terms are
-    computed after every so many steps, 0 for never, on `evaluation_x`: all of x, or a fixed random choice
-    of `evaluation_points` of it if x is longer. learning_rate: one number, or (θ's, φ's).
+    Args:
+        seed: of weights, minibatches and noise, which are streams of their own.
+        batch_size: data points in a step; at most N.
+        learning_rate: one number, or (θ's, φ's).
+        optimizer: "adam" or "sgd".
+        samples: reparameterised draws of z per data point.
+        gradients: "fused", written out by hand, or "autograd", through the primitives of `ops`; they agree to
+            rounding.
+        precision: of the steps, "float64" or "float32"; the terms are exact in float64 at whatever θ and φ the
+            steps lead to.
+        evaluate_every: the terms are computed after every so many steps; 0 for never.
+        evaluation_points: the terms are means over `evaluation_x`: all of x, or a fixed random choice of so many
+            of its points (256 for z ∈ R¹ and 64 for z ∈ R², if x has more).
+        tolerance: of the terms, nats; None for 1e-9 (z ∈ R¹) and 1e-6 (z ∈ R²).
+        update: what a step moves.
+
+    Raises ValueError where an argument is none of these.
     """
 
     def __init__(

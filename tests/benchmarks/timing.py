@@ -18,6 +18,16 @@ def side_by_side(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str
     return {name: np.array(values) for name, values in seconds.items()}
 
 
+def blas_kernels() -> str:
+    """The kernels that the BLAS libraries in use have chosen for this processor."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown (extra `bench` has threadpoolctl)"
+    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    return ", ".join(f"{info['internal_api']} {info['version']} {info.get('architecture')}" for info in found)
+
+
 def ratio(a: np.ndarray, b: np.ndarray) -> float:
     """How many times longer a takes than b: the median over the rounds."""
     return float(np.median(a / b))

@@ -33,11 +33,17 @@ class _Part:
 
 
 class Target:
-    """log p_θ(x) and p_θ(z|x) for the data points x (N, D) at one θ, with certified errors.
+    """log p_θ(x) and p_θ(z|x) of the data points x (N, D) at one θ, with their errors.
+
+    Args:
+        model: a VAE, or a Joint such as Callables (theta is then ignored).
+        theta: (P_θ,), copied.
+        tolerance: nats; None for 1e-9 (z ∈ R¹) and 1e-6 (z ∈ R²).
 
     log_px (N,) is the sum over all nodes of the lattice; log_norm (N,), the normaliser that the posterior
     uses, only over every second node, so that whatever is computed from the posterior checks log_px.
-    error (N,) bounds both, in nats: `tolerance` or less, unless the budget was spent.
+    error (N,) bounds both, in nats: `tolerance` or less, unless the budget was spent. Raises ValueError where
+    shapes do not fit, numbers are not finite, or a function does not give log densities.
     """
 
     def __init__(self, model: Any, theta: Any, x: Any, tolerance: float | None = None):
