@@ -1,7 +1,7 @@
 """tinyvae: watch, exactly, what a variational autoencoder does at every training step."""
 
+from .datafiles import DataError as DataError
 from .datasets import DATASETS as DATASETS
-from .datasets import DataError as DataError
 from .datasets import Dataset as Dataset
 from .datasets import load_dataset as load_dataset
 from .exact import TERMS as TERMS

@@ -13,26 +13,15 @@ from __future__ import annotations
 
 import difflib
 import math
-import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-
-
-class DataError(ValueError):
-    """The data cannot be used; the message is one line: what was expected and what came."""
-
-
-def _wrong(what: str | Path, expected: str, got: str) -> DataError:
-    return DataError(f"{what}: expected {expected}, got {got}")
-
+from .checks import Array, one_of, whole
+from .datafiles import READERS, DataError, check_data, wrong
 
 # ---------------------------------------- what a data set is ----------------------------------------
 
@@ -192,150 +181,19 @@ _MAKERS: dict[str, Callable[[int | None, int], Dataset]] = {
 }
 DATASETS: list[str] = sorted(_MAKERS)
 
-# ---------------------------------------- checks ----------------------------------------
-
-
-def check_data(x: Any, likelihood: str | None = None, source: str | Path = "data") -> Array:
-    """The data as a fresh (N, D) float64 array, or a `DataError` that says what is wrong with it.
-
-    Expected: two dimensions, at least one row and one column, real numbers, all finite. With likelihood
-    "bernoulli" only 0 and 1. With "gaussian" not only 0 and 1: on such data the density grows without bound
-    as the noise shrinks. `source` is what the message calls the data; it counts rows and columns from 1.
-    """
-    _check_likelihood(likelihood)
-    try:
-        array = np.asarray(x)
-    except ValueError:
-        raise _wrong(source, "a rectangular array of numbers", "rows of unequal length") from None
-    if array.dtype.kind not in "biuf":
-        kind = "complex numbers" if array.dtype.kind == "c" else "something else"
-        raise _wrong(source, "real numbers", f"{kind} (dtype {array.dtype})")
-    if array.ndim != 2 or 0 in array.shape:
-        hint = " (for images: x.reshape(len(x), -1))" if array.ndim > 2 else ""
-        raise _wrong(source, "rows and columns, shape (N, D)", f"shape {array.shape}{hint}")
-    values = np.array(array, dtype=np.float64, order="C")  # a copy: the caller's array may change, this not
-    bad, other = ~np.isfinite(values), (values != 0) & (values != 1)
-    if bad.any():
-        got = f"{bad.sum()} NaN or infinite of {values.size}, the first {_first(values, bad)}"
-        raise _wrong(source, "finite numbers", got)
-    if likelihood == "bernoulli" and other.any():
-        got = f"{_first(values, other)} (use likelihood='gaussian', or make the data 0 and 1)"
-        raise _wrong(source, "only 0 and 1 for likelihood 'bernoulli'", got)
-    if likelihood == "gaussian" and not other.any():
-        got = "only 0 and 1 (use likelihood='bernoulli')"
-        raise _wrong(source, "continuous values for likelihood 'gaussian'", got)
-    return values
-
-
-def _first(values: Array, where: NDArray[np.bool_]) -> str:
-    row, column = np.argwhere(where)[0]
-    return f"{float(values[row, column])} in data row {row + 1}, column {column + 1}"
-
-
-def _check_likelihood(likelihood: str | None) -> None:
-    if likelihood not in (None, "gaussian", "bernoulli"):
-        raise _wrong("likelihood", "'gaussian' or 'bernoulli'", repr(likelihood))
-
-
-def _check_integer(name: str, value: Any, least: int) -> int:
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise _wrong(name, f"an integer of at least {least}", repr(value))
-    return number
-
-
-# ---------------------------------------- a person's own file ----------------------------------------
-
-
-def _read_text(path: Path) -> list[list[float]]:
-    """The rows of a delimited text file; blank lines and lines that start with # are skipped.
-
-    The first line tells the delimiter (tab, else semicolon, else comma, else white space). It is a header if
-    none of its cells is a number.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # -sig: spreadsheets put a byte order mark in front
-    except UnicodeDecodeError:
-        raise _wrong(path, "UTF-8 text", "other bytes") from None
-    numbered = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    lines = [(i, line) for i, line in numbered if not line.lstrip().startswith("#")]
-    if not lines:
-        raise _wrong(path, "rows of numbers", "an empty file")
-    delimiter = next((mark for mark in "\t;," if mark in lines[0][1]), None)
-    # "1.5" in quotes is how some spreadsheets write every cell
-    table = [(i, [cell.strip().strip('"') for cell in line.split(delimiter)]) for i, line in lines]
-    width = len(table[0][1])
-    if not any(_is_number(cell) for cell in table[0][1]):
-        _, header = table.pop(0)
-        if not header[0] and width > 1:
-            # pandas and R write row numbers so; taken as data they would be the largest column of all
-            raise _wrong(path, "a name over column 1", "none in the header (row numbers? leave them out)")
-        if not table:
-            raise _wrong(path, "rows of numbers", "only a header")
-    for i, cells in table:
-        if len(cells) != width:
-            raise _wrong(f"{path}, line {i}", f"{width} columns as in the first line", f"{len(cells)}")
-        for column, cell in enumerate(cells, start=1):
-            if not _is_number(cell):
-                shown = cell if len(cell) <= 40 else cell[:39] + "…"
-                raise _wrong(f"{path}, line {i}, column {column}", "a number", repr(shown))
-    return [[float(cell) for cell in cells] for _, cells in table]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell  # float("1_0") is 10 in Python, and a name in a data file
-
-
-def _read_numpy(path: Path) -> Any:
-    """The array of an .npy file, or of an .npz file that holds one array or one that is named x."""
-    with path.open("rb") as file:
-        # NumPy takes whatever is not its own format for a pickle; look first, so that the message is right
-        if not file.read(6).startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
-            raise _wrong(path, "a NumPy file", "another format (pickles are not read: they can run code)")
-        file.seek(0)
-        try:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            names = loaded.files
-            if "x" in names or len(names) == 1:
-                return loaded["x" if "x" in names else names[0]]
-        except Exception as error:  # a damaged archive can raise almost anything
-            if "Object arrays" in str(error):
-                raise _wrong(path, "plain numbers", "Python objects (not read: they can run code)") from None
-            reason = " ".join(str(error).split())
-            raise _wrong(path, "a NumPy file", f"a damaged one ({reason})") from None
-    raise _wrong(path, "one array, or one named x", ", ".join(names) or "none")
-
-
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".csv": _read_text,
-    ".tsv": _read_text,
-    ".txt": _read_text,
-    ".npy": _read_numpy,
-    ".npz": _read_numpy,
-}
-
 
 def _load_file(path: Path, n: int | None, seed: int, likelihood: str | None) -> Dataset:
     try:
-        x = check_data(_READERS[path.suffix.lower()](path), likelihood, path)
+        x = check_data(READERS[path.suffix.lower()](path), likelihood, path)
     except OSError as error:
-        raise _wrong(path, "a file that can be read", str(error.strerror or error)) from None
+        raise wrong(path, "a file that can be read", str(error.strerror or error)) from None
     rows, columns = x.shape
     if columns < 2:
-        raise _wrong(path, "at least two columns (data dimensions)", f"{columns}")
+        raise wrong(path, "at least two columns (data dimensions)", f"{columns}")
     if rows < 2:
-        raise _wrong(path, "at least two rows (data points)", f"{rows}")
+        raise wrong(path, "at least two rows (data points)", f"{rows}")
     if n is not None and n > rows:
-        raise _wrong("n", f"at most {rows}, the number of rows in {path}", f"{n}")
+        raise wrong("n", f"at most {rows}, the number of rows in {path}", f"{n}")
     if likelihood is None:  # from the whole file, so that it does not depend on the subset
         likelihood = "gaussian" if np.any((x != 0) & (x != 1)) else "bernoulli"
     if n is not None and n < rows:
@@ -358,13 +216,13 @@ def load_dataset(
     n: how many points; None: the default of the set (256; 1000 for linear), or the whole file. From a file a
     smaller n takes a random subset, in file order. seed: the same name, n and seed give the same bits.
     likelihood: None takes that of the set; for a file "bernoulli" if all values are 0 or 1, else "gaussian".
-    Errors: `DataError` (a ValueError), one line that says what was expected and what came.
+    Raises ValueError (DataError where it is the data), one line that says what was expected and what came.
     """
-    _check_likelihood(likelihood)
-    n = None if n is None else _check_integer("n", n, least=2)
-    seed = _check_integer("seed", seed, least=0)
+    if likelihood is not None:
+        one_of("likelihood", likelihood, ("gaussian", "bernoulli"))
+    n, seed = None if n is None else whole("n", n, 2), whole("seed", seed, 0)
     if not isinstance(name_or_path, (str, os.PathLike)):
-        raise _wrong("dataset", "a name or a path", type(name_or_path).__name__)
+        raise wrong("dataset", "a name or a path", type(name_or_path).__name__)
     name = os.fspath(name_or_path)
     if name in _MAKERS:
         dataset = _MAKERS[name](n, seed)
@@ -372,13 +230,13 @@ def load_dataset(
         return dataset
     path = Path(os.path.expanduser(name))
     if name and os.path.isdir(path):
-        raise _wrong(path, "a .csv, .npy or .npz file", "a directory")
-    if path.suffix.lower() in _READERS:
+        raise wrong(path, "a .csv, .npy or .npz file", "a directory")
+    if path.suffix.lower() in READERS:
         if not os.path.exists(path):
-            raise _wrong(path, "a file", "nothing: there is no such file")
+            raise wrong(path, "a file", "nothing: there is no such file")
         return _load_file(path, n, seed, likelihood)
     if name and os.path.exists(path):
-        raise _wrong(path, f"a file that ends in {', '.join(_READERS)}", repr(path.suffix or "no ending"))
+        raise wrong(path, f"a file that ends in {', '.join(READERS)}", repr(path.suffix or "no ending"))
     close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     expected = f"expected one of {', '.join(DATASETS)} or a .csv, .npy or .npz file"

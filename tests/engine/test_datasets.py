@@ -20,7 +20,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from scipy.special import expit, ndtri
 
-from tinyvae.datasets import DATASETS, Array, DataError, Generator, check_data, load_dataset
+from tinyvae.checks import Array
+from tinyvae.datafiles import DataError, check_data
+from tinyvae.datasets import DATASETS, Generator, load_dataset
 
 PLANE = ["arc", "crossing", "pinwheel"]
 
@@ -575,20 +577,20 @@ def test_a_file_that_the_system_will_not_open_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 1}, "n: expected an integer of at least 2, got 1"),
-        ({"n": 10.0}, "n: expected an integer of at least 2, got 10.0"),
-        ({"n": "10"}, "n: expected an integer of at least 2, got '10'"),
-        ({"n": True}, "n: expected an integer of at least 2, got True"),
-        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
-        ({"seed": True}, "seed: expected an integer of at least 0, got True"),
-        ({"seed": None}, "seed: expected an integer of at least 0, got None"),
+        ({"n": 1}, "n: expected a whole number >= 2, got 1"),
+        ({"n": 10.0}, "n: expected a whole number >= 2, got 10.0"),
+        ({"n": "10"}, "n: expected a whole number >= 2, got '10'"),
+        ({"n": True}, "n: expected a whole number >= 2, got True"),
+        ({"seed": -1}, "seed: expected a whole number >= 0, got -1"),
+        ({"seed": True}, "seed: expected a whole number >= 0, got True"),
+        ({"seed": None}, "seed: expected a whole number >= 0, got None"),
         ({"likelihood": "poisson"}, "likelihood: expected 'gaussian' or 'bernoulli', got 'poisson'"),
         ({"name_or_path": 3}, "dataset: expected a name or a path, got int"),
         ({"name_or_path": ROWS}, "dataset: expected a name or a path, got ndarray"),
     ],
 )
 def test_a_bad_argument_is_refused_with_what_was_expected(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ValueError) as caught:
         load_dataset(**{"name_or_path": "arc", **arguments})
     assert str(caught.value) == message
 
