@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from tinyvae.runs import Config, Schedule
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices this small are slower on two cores than on one
-
 GOOD, BAD_INPUT, DIVERGED, INTERRUPTED, READER_LEFT = 0, 2, 3, 130, 141
 
 

@@ -21,13 +21,13 @@ from textual.widgets import Footer, Input, Markdown, OptionList, Static
 
 from tinyvae import DATASETS
 from tinyvae.runs import Config
-from tui import keys
-from tui.app import TinyVAE
-from tui.palette import DARK, LIGHT, NAMES, background
-from tui.widgets.charts import BoundChart, StepChart
-from tui.widgets.identity import Identity
-from tui.widgets.panel import Panel
-from tui.widgets.spaces import DataPanel
+from tinyvae.tui import keys
+from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.palette import DARK, LIGHT, NAMES, background
+from tinyvae.tui.widgets.charts import BoundChart, StepChart
+from tinyvae.tui.widgets.identity import Identity
+from tinyvae.tui.widgets.panel import Panel
+from tinyvae.tui.widgets.spaces import DataPanel
 
 SMALL = Config(dataset="arc", n=40, hidden=(8,), batch_size=16)
 WIDE = (120, 36)

@@ -7,10 +7,10 @@ from textual.widgets import Markdown
 
 from tinyvae.lessons import LESSONS
 from tinyvae.runs import Config
-from tui import classroom
-from tui.app import TinyVAE
-from tui.screens.lessons import Card
-from tui.screens.surface import CoinMap, SurfaceScreen
+from tinyvae.tui import classroom
+from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.screens.lessons import Card
+from tinyvae.tui.screens.surface import CoinMap, SurfaceScreen
 
 
 async def settled(pilot, done, tries=400):

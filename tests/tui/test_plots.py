@@ -14,7 +14,7 @@ from textual.color import Color
 from textual.filter import Monochrome, NoColor
 from textual.strip import Strip
 
-from tui.plots import (
+from tinyvae.tui.plots import (
     LINEAR,
     LOG,
     SYMLOG,
@@ -36,11 +36,11 @@ from tui.plots import (
     pictures,
     plane,
 )
-from tui.plots.axes import Axis, round_step, tick_labels, ticks, value_label
-from tui.plots.canvas import plain
-from tui.plots.fields import draw_contour, draw_heat, resample
-from tui.plots.frame import _y_count
-from tui.plots.linechart import decimate
+from tinyvae.tui.plots.axes import Axis, round_step, tick_labels, ticks, value_label
+from tinyvae.tui.plots.canvas import plain
+from tinyvae.tui.plots.fields import draw_contour, draw_heat, resample
+from tinyvae.tui.plots.frame import _y_count
+from tinyvae.tui.plots.linechart import decimate
 
 pytestmark = pytest.mark.filterwarnings("error")  # a NumPy warning in the middle of a screen is a defect
 

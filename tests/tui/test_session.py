@@ -13,8 +13,8 @@ import pytest
 
 from tinyvae import TERMS, Update
 from tinyvae.runs import Config, parse_share, scheduled_steps
-from tui import history as history_module
-from tui.session import SPEEDS, Session
+from tinyvae.tui import history as history_module
+from tinyvae.tui.session import SPEEDS, Session
 
 SMALL = Config(dataset="arc", n=40, hidden=(8,), batch_size=16, learning_rate=1e-2)
 BLIND = replace(SMALL, evaluate_every=0)  # no terms: a step takes a fraction of a millisecond
