@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,10 @@ def test_imports_are_found_however_they_are_written(source, expected):
     known = {"tinyvae", "tinyvae.ops", "tinyvae.runs", "tinyvae.tui.app", "tinyvae.tui.session"}
     assert imports_in(source, "tinyvae.tui.this", False, known) == expected
     assert imports_in("from .session import Session", "tinyvae.tui", True, known) == {"tinyvae.tui.session"}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    TopologicalSorter(imports_of(*ENGINE, *TUI)).prepare()  # a CycleError names the files
 
 
 def test_nothing_in_the_library_but_its_main_points_to_the_program():

@@ -12,7 +12,7 @@ from rich.table import Table
 from tinyvae import Diverged, StepRecord
 from tinyvae.runs import Config, RecordWriter, Schedule, scheduled_steps
 
-from .cli import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
+from .exit_codes import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
 
 COLUMNS = ("log_px", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 
