@@ -52,9 +52,8 @@ async def play(app: Stage, lesson: Lesson) -> None:
     right = 0
     for number, phase in enumerate(lesson.phases, 1):
         heading = f"{lesson.title}: {number} of {len(lesson.phases)}"
-        guess = await app.push_screen_wait(
-            Card(heading, f"{phase.text}\n\n**{phase.question}**", phase.choices, "choose what you expect")
-        )
+        text = f"{phase.text}\n\n**{phase.question}**"
+        guess = await app.push_screen_wait(Card(heading, text, phase.choices, "choose what you expect"))
         if guess is None:
             return
         rows = await watch(app, phase)

@@ -21,7 +21,7 @@ from tinyvae.runs import Config, Run, Schedule, share
 from tinyvae.training import Evaluation, Settings
 
 from .history import Event, History
-from .notes import Lamp, lamps, note
+from .notes import Invariant, invariants, note
 from .view import Units, View
 
 Array = NDArray[Any]
@@ -39,7 +39,7 @@ SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, np.inf)  # 
 
 
 class Session:
-    """One run on screen. `speed` is in steps per second; `shown` is the step looked at, None for the live end."""
+    """One run on screen. `speed` is in steps per second; `viewed` is the step looked at, None for the live end."""
 
     def __init__(self, config: Config, speed: float = 50.0, clock: Callable[[], float] = perf_counter):
         self.clock, self.units = clock, Units()
@@ -63,7 +63,7 @@ class Session:
         self.replayer = again.trainer
         self.replayer.evaluate_every = 0
         self.other: History | None = None
-        self.chosen, self.units = 0, replace(self.units, total=0)
+        self.selected, self.units = 0, replace(self.units, total=0)
         self._first_settings = self.trainer.settings
         self._begin()
         self.planned.extend(schedule)
@@ -81,13 +81,12 @@ class Session:
         self.gaps: dict[int, GapSplit] = {}  # means over the data, by step
         self.planned: list[tuple[int, Settings]] = []  # changes of a shared run that are still to come
         self.until: int | None = None  # where a shared run or a lesson's phase waits
-        self.shown: int | None = None
+        self.viewed: int | None = None
         self._exported = 0  # up to which step the records were saved
-        self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
+        self._steps_owed, self._last, self.rate = 1.0, self.clock(), 0.0
         evaluation = self.trainer.evaluate()
-        self.history = History(
-            StepRecord(0, self.trainer.update, evaluation.terms, None, None, None, None, 0.0)
-        )
+        first = StepRecord(0, self.trainer.update, evaluation.terms, None, None, None, None, 0.0)
+        self.history = History(first)
         self.history.keep(self.trainer.snapshot())
         self._replayed: tuple[int, Evaluation] = (0, evaluation)
 
@@ -95,7 +94,7 @@ class Session:
 
     @property
     def step(self) -> int:
-        """The last step of the run (not the one that is shown)."""
+        """The last step of the run (not the one that is viewed)."""
         return len(self.history) - 1
 
     def step_once(self) -> bool:
@@ -122,11 +121,12 @@ class Session:
         start, taken = self.clock(), 0
         # An absence (a long frame, a closed lid) earns no more than a quarter of a second's worth of steps.
         if start > self._last:
-            self._credit = min(self._credit + (start - self._last) * self.speed, max(1.0, self.speed / 4))
+            owed = self._steps_owed + (start - self._last) * self.speed
+            self._steps_owed = min(owed, max(1.0, self.speed / 4))
         self._last = start
-        while self.running and self._credit >= 1 and self.step_once():
+        while self.running and self._steps_owed >= 1 and self.step_once():
             taken += 1
-            self._credit -= 1
+            self._steps_owed -= 1
             if self.gap_is_due:
                 self.split_gap()
             if self.clock() - start >= seconds:
@@ -136,9 +136,9 @@ class Session:
     def run(self, on: bool) -> None:
         """Start or pause; starting returns to the live end."""
         self.running = on and not self.stopped
-        self._credit, self._last = 1.0, self.clock()
+        self._steps_owed, self._last = 1.0, self.clock()
         if self.running:
-            self.shown = None
+            self.viewed = None
 
     def change(self, label: str, **changes: Any) -> None:
         """Other settings from the next step on: fields of Settings, or of its Update. ValueError if not good."""
@@ -153,7 +153,7 @@ class Session:
         self.change(f"{'θ' if group == 'theta' else 'φ'} {'on' if on else 'off'}", **{group: on})
 
     def _apply(self, settings: Settings, label: str) -> None:
-        self.shown = None
+        self.viewed = None
         self.trainer.settings = settings
         self.history.schedule.append((self.step, self.trainer.settings))
         self.history.events.append(Event(self.step, label))
@@ -168,28 +168,28 @@ class Session:
         other = (0 if now else len(self.trainer.evaluation_x)) if what == "total" else not now
         self.units = replace(self.units, **{what: other})  # type: ignore[arg-type]
 
-    def choose(self, point: int) -> None:
-        """Which data point the latent panel looks at."""
-        self.chosen = point % len(self.trainer.evaluation_x)
+    def select(self, point: int) -> None:
+        """Which data point the latent panel shows."""
+        self.selected = point % len(self.trainer.evaluation_x)
 
     # ----- looking back -----
 
     def scrub(self, by: int) -> None:
         """Look at an earlier or later step of the history."""
-        self.look_at((self.step if self.shown is None else self.shown) + by)
+        self.look_at((self.step if self.viewed is None else self.viewed) + by)
 
     def look_at(self, step: int) -> None:
         """Pause and show this step; at or past the end of the history, the live end."""
         self.running = False
-        self.shown = None if step >= self.step else max(step, 0)
+        self.viewed = None if step >= self.step else max(step, 0)
 
     def view(self) -> View:
-        """The run at the step that is shown."""
-        if self.shown is None:
+        """The run at the step that is viewed."""
+        if self.viewed is None:
             step, evaluation = self.step, self.trainer.evaluate()
         else:
-            step, evaluation = self.shown, self._replay(self.shown)
-        return View(step, self.history.row(step), evaluation, self.model, self.chosen, self.meter)
+            step, evaluation = self.viewed, self._replay(self.viewed)
+        return View(step, self.history.row(step), evaluation, self.model, self.selected, self.meter)
 
     def _replay(self, step: int) -> Evaluation:
         if self._replayed[0] != step:
@@ -211,29 +211,32 @@ class Session:
         self.replayer.step()
 
     def branch(self) -> bool:
-        """Go on from the step that is shown; the run so far stays as `other`, to compare with."""
-        if self.shown is None:
+        """Go on from the step that is viewed; the run so far stays as `other`, to compare with."""
+        if self.viewed is None:
             return False
-        step = self.shown
+        step = self.viewed
         self._replay_to(step)
         self.other = self.history.copy()
         self.history.truncate(step)
         self.gaps = {at: split for at, split in self.gaps.items() if at <= step}
         self.trainer.restore(self.replayer.snapshot())
         self.history.events.append(Event(step, "branch"))
-        self.shown, self.stopped, self.planned, self._exported = None, "", [], 0
+        self.viewed, self.stopped, self.planned, self._exported = None, "", [], 0
         self._replayed = (-1, self._replayed[1])
         return True
 
     # ----- around the present point -----
 
     def path(self, steps: int) -> tuple[Array, Array]:
-        """θ (K, P_θ) and φ (K, P_φ) over the last steps up to the one that is shown, replayed."""
-        last = self.step if self.shown is None else self.shown
+        """θ (K, P_θ) and φ (K, P_φ) over the last steps up to the one that is viewed, replayed."""
+        last = self.step if self.viewed is None else self.viewed
         thetas: list[Array] = []
         phis: list[Array] = []
         for step in range(max(0, last - steps), last + 1):
-            self._replay_to(step) if not thetas else self._replay_on()
+            if thetas:
+                self._replay_on()
+            else:
+                self._replay_to(step)
             thetas.append(self.replayer.theta.copy())
             phis.append(self.replayer.phi.copy())
         self._replayed = (-1, self._replayed[1])
@@ -257,13 +260,9 @@ class Session:
         """In slow motion: the part of the coming step that is being done."""
         if not self.running or self.speed > 2:
             return ""
-        done = min(self._credit + (self.clock() - self._last) * self.speed, 0.999)
-        frozen = [
-            p
-            for p, on in (("update φ", self.trainer.update.phi), ("update θ", self.trainer.update.theta))
-            if not on
-        ]
-        phases = [phase for phase in PHASES if phase not in frozen]
+        done = min(self._steps_owed + (self.clock() - self._last) * self.speed, 0.999)
+        on = {"update φ": self.trainer.update.phi, "update θ": self.trainer.update.theta}
+        phases = [phase for phase in PHASES if on.get(phase, True)]
         place = int(max(done, 0.0) * len(phases))
         return f"{place + 1}/{len(phases)} " + phases[place].format(batch=self.trainer.settings.batch_size)
 
@@ -271,9 +270,9 @@ class Session:
         """A sentence on what is confusing and right in the steps before this one, or ""."""
         return note(self.history, self.other, step)
 
-    def lamps(self) -> tuple[Lamp, Lamp]:
+    def invariants(self) -> tuple[Invariant, Invariant]:
         """θ frozen ⇒ log_px constant; φ frozen ⇒ kl_prior constant: to the last bit, over the whole run."""
-        return lamps(self.history, self.trainer.update)
+        return invariants(self.history, self.trainer.update)
 
     # ----- keeping -----
 
