@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
+import sysconfig
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 ENGINE = sorted((ROOT / "tinyvae").rglob("*.py"))
+TUI = sorted((ROOT / "tui").rglob("*.py"))
 PLOTS = sorted((ROOT / "tui" / "plots").rglob("*.py"))
+# What the program takes from the library, besides the public names of `tinyvae` itself.
+PUBLIC = {
+    "tinyvae.evaluation", "tinyvae.exact.gap", "tinyvae.exact.landscape", "tinyvae.lessons", "tinyvae.lessons.coin",
+    "tinyvae.model", "tinyvae.records", "tinyvae.runs", "tinyvae.settings", "tinyvae.training",
+}  # fmt: skip
+SOURCES = {  # that the key c shows
+    "tinyvae.exact", "tinyvae.exact.plain", "tinyvae.fused", "tinyvae.gaussian", "tinyvae.ops",
+}  # fmt: skip
 
 
 def python(script: str) -> str:
@@ -61,20 +73,17 @@ def test_the_library_loads_numpy_and_autograd_and_nothing_else():
 
 @pytest.mark.parametrize("path", ENGINE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_of_the_library_names_another_package(path):
-    allowed = {"numpy", "autograd", "tinyvae"} | (
-        {"tui"} if path == ROOT / "tinyvae" / "__main__.py" else set()
-    )
-    assert imported(path) <= allowed
+    assert imported(path) <= {"numpy", "autograd", "tinyvae"}
     assert "autograd.scipy" not in path.read_text(encoding="utf-8")  # it needs SciPy, which users need not have
 
 
 def test_session_and_history_load_no_screen():
-    loaded = loaded_by("tui.session", "tui.history")
+    loaded = loaded_by("tinyvae.tui.session", "tinyvae.tui.history")
     assert not loaded & {"textual", "rich"}
 
 
 def test_the_headless_run_loads_no_textual():
-    assert "textual" not in loaded_by("tui.headless", "tui.cli")
+    assert "textual" not in loaded_by("tinyvae.tui.headless", "tinyvae.tui.cli")
 
 
 @pytest.mark.parametrize("path", PLOTS, ids=lambda path: path.name)
@@ -87,8 +96,108 @@ def test_the_check_of_loaded_packages_does_see_them():
     assert {"rich", "numpy"} <= loaded_by("rich", "numpy")
 
 
-@pytest.mark.parametrize(("start", "threads"), [("-m", "1"), ("-c", "None")])
-def test_the_program_takes_one_thread_for_matrices_and_the_library_sets_nothing(start, threads):
-    clean = f"import os, sys; os.environ.pop('OPENBLAS_NUM_THREADS', None); sys.argv[0] = '{start}'"
-    out = python(f"{clean}; import tinyvae; print(os.environ.get('OPENBLAS_NUM_THREADS'))")
-    assert out.strip() == threads
+# ----- tinyvae and tui as one package: who imports whom, for type checking too -----
+
+
+def name_of(path: Path) -> str:
+    """The name under which a file is imported: tui/ is installed as tinyvae.tui."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("tinyvae", *parts) if parts[0] == "tui" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_in(source: str, name: str, is_package: bool, known: set[str]) -> set[str]:
+    """The modules out of `known` that a source text with this name imports, anywhere and in whatever way."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = name.split(".")[: len(name.split(".")) + is_package - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            submodules = {f"{base}.{alias.name}" for alias in node.names} & known
+            found |= submodules or {base}
+    return found & known
+
+
+def imports_of(*paths: Path) -> dict[str, set[str]]:
+    known = {name_of(path) for path in (*ENGINE, *TUI)}
+    return {
+        name_of(path): imports_in(
+            path.read_text(encoding="utf-8"), name_of(path), path.stem == "__init__", known
+        )
+        for path in paths
+    }
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("from .session import Session", {"tinyvae.tui.session"}),
+        ("from . import session", {"tinyvae.tui.session"}),
+        ("from .. import ops, Target", {"tinyvae.ops"}),
+        ("from .. import Target", {"tinyvae"}),
+        ("def f():\n    import tinyvae.runs", {"tinyvae.runs"}),
+        ("if TYPE_CHECKING:\n    from tinyvae.tui.app import TinyVAE", {"tinyvae.tui.app"}),
+        ("import numpy", set()),
+    ],
+)
+def test_imports_are_found_however_they_are_written(source, expected):
+    known = {"tinyvae", "tinyvae.ops", "tinyvae.runs", "tinyvae.tui.app", "tinyvae.tui.session"}
+    assert imports_in(source, "tinyvae.tui.this", False, known) == expected
+    assert imports_in("from .session import Session", "tinyvae.tui", True, known) == {"tinyvae.tui.session"}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    TopologicalSorter(imports_of(*ENGINE, *TUI)).prepare()  # a CycleError names the files
+
+
+def test_nothing_in_the_library_but_its_main_points_to_the_program():
+    up = {
+        name for name, those in imports_of(*ENGINE).items() if any(t.startswith("tinyvae.tui") for t in those)
+    }
+    assert up == {"tinyvae.__main__"}
+
+
+def test_the_program_takes_only_public_modules_of_the_library():
+    used = {
+        name: {t for t in those if not t.startswith("tinyvae.tui")} - PUBLIC - {"tinyvae"}
+        for name, those in imports_of(*TUI).items()
+    }
+    assert {name: those for name, those in used.items() if those} == {"tinyvae.tui.screens.code": SOURCES}
+    assert set().union(*imports_of(*TUI).values()) >= PUBLIC  # none is listed that is not used
+
+
+# ----- threads -----
+
+AT_EXIT = """\
+import atexit, os
+
+@atexit.register
+def tell():
+    import threadpoolctl  # comes with scikit-learn
+    threads = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    print("BLAS", os.environ.get("OPENBLAS_NUM_THREADS"), *threads)
+"""
+
+
+@pytest.mark.parametrize("door", [["-m", "tinyvae"], [str(Path(sysconfig.get_path("scripts")) / "tinyvae")]])
+@pytest.mark.parametrize("wanted", [None, "2"])
+def test_the_program_computes_with_one_thread_unless_it_is_told_otherwise(door, wanted, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(AT_EXIT)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": wanted or ""}
+    if wanted is None:
+        del environment["OPENBLAS_NUM_THREADS"]
+    run = subprocess.run(
+        [sys.executable, *door, "--version"], capture_output=True, text=True, timeout=60, env=environment
+    )
+    version, blas = run.stdout.splitlines()
+    assert version.startswith("tinyvae ")  # the arguments are still there
+    threads = blas.split()[1:]
+    assert threads[0] == (wanted or "1")
+    assert wanted or set(threads) == {"1"}
+
+
+def test_importing_the_library_sets_nothing():
+    script = "import os; before = dict(os.environ); import tinyvae; print(os.environ == before)"
+    assert python(script).strip() == "True"

@@ -1,5 +1,5 @@
 """`python -m tinyvae`: the one door to the program. Nothing else in here knows of it."""
 
-from tui.__main__ import main
+from tinyvae.tui.__main__ import main
 
 main()

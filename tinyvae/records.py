@@ -52,7 +52,7 @@ COUNTS = ("step", "theta_steps", "phi_steps")  # and those that are whole number
 
 
 class RecordWriter:
-    """Writes one record a step to a .jsonl or .csv file; each is on disk before the next step begins.
+    """Writes one record a step to a .jsonl or .csv file.
 
     What was not evaluated is empty in CSV and null in JSON, which knows no infinity either; switches are 1 and 0
     in CSV. Raises ValueError for another suffix and OSError where the file cannot be written; what was written
@@ -67,7 +67,9 @@ class RecordWriter:
         self._file: IO[str] = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115 (close() does)
 
     def write(self, record: StepRecord) -> None:
+        """The record is on disk when this returns."""
         self.write_row(record.as_row())
+        self._file.flush()
 
     def write_row(self, row: Mapping[str, Any]) -> None:
         """A row as `StepRecord.as_row` gives it; numbers may have become floats and None NaN."""
@@ -80,7 +82,6 @@ class RecordWriter:
         else:
             finite = {k: v if v is None or math.isfinite(v) else None for k, v in values.items()}
             self._file.write(json.dumps(finite) + "\n")
-        self._file.flush()
         self.count += 1
 
     def close(self) -> None:

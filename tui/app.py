@@ -70,8 +70,8 @@ class TinyVAE(App[None]):
         self.charset, self.fps, self._run_at_start = charset, fps, run
         self._busy = asyncio.Lock()  # held while a step runs in a thread, and while the run is exchanged
         self.tab = 1
-        self._shown: Any = None
-        self._painted = (perf_counter(), 0)
+        self._last_painted: Any = None
+        self._measured = (perf_counter(), 0)
         self._step_seconds = 0.0
         self._told = self._paint_missed = False
         self._answering = 0.0  # no training before this time
@@ -170,13 +170,13 @@ class TinyVAE(App[None]):
         session = self.session
         self._measure()
         state = (
-            session.step, session.shown, session.chosen, session.trainer.update, session.running, session.speed,
+            session.step, session.viewed, session.selected, session.trainer.update, session.running, session.speed,
             self.size, self.theme, id(session.history), self.tab, session.units, session.caption,
             session.stopped, len(session.gaps),
         )  # fmt: skip
-        if state == self._shown and not force:
+        if state == self._last_painted and not force:
             return
-        self._shown = state if panels else None
+        self._last_painted = state if panels else None
         view = session.view()
         with self.batch_update():
             self.main_screen.query_one("#title", Static).update(self._title(view.step), layout=False)
@@ -186,13 +186,13 @@ class TinyVAE(App[None]):
 
     def _measure(self) -> None:
         """Steps per second, over about half a second."""
-        then, steps = self._painted
+        then, steps = self._measured
         now = perf_counter()
         if now - then >= 0.5:
             self.session.rate = max(0, self.session.step - steps) / (now - then)
-            self._painted = (now, self.session.step)
+            self._measured = (now, self.session.step)
             if self.session.running:
-                self._shown = None
+                self._last_painted = None
 
     def _title(self, step: int) -> Text:
         session, palette = self.session, colors(self)
@@ -204,15 +204,13 @@ class TinyVAE(App[None]):
             (f"· {len(session.data.x)} points · {kind} " if wide else "", palette["faint"]),
             (f"· step {step} ", f"bold {palette['text']}"),
         )
-        if session.shown is not None:
+        if session.viewed is not None:
             left.append(f"of {session.step}, looking back ", style=palette["elbo"])
         right = Text()
         for group, sign in (("theta", "θ"), ("phi", "φ")):
             on = getattr(session.trainer.update, group)
-            right.append(
-                f"{sign} {'● training' if on else '○ frozen'}", style=palette["good" if on else "faint"]
-            )
-            right.append("   ")
+            state = f"{sign} {'● training' if on else '○ frozen'}   "
+            right.append(state, style=palette["good" if on else "faint"])
         if session.stopped:
             right.append("■ diverged ", style=f"bold {palette['bad']}")
         elif session.running:
@@ -235,7 +233,7 @@ class TinyVAE(App[None]):
 
     async def action_step(self, count: int = 1) -> None:
         self.session.run(False)
-        self.session.shown = None
+        self.session.viewed = None
         for _ in range(count):
             async with self._busy:
                 if self._step_seconds > SLOW_STEP:
@@ -268,9 +266,8 @@ class TinyVAE(App[None]):
         self.notify("Looking for the best q of every data point …", timeout=3)
         async with self._busy:
             split = await asyncio.to_thread(self.session.split_gap)
-        await self.push_screen_wait(
-            Card("The gap, split", gap_text(split, self.session.chosen), ["close"], wide=True)
-        )
+        text = gap_text(split, self.session.selected)
+        await self.push_screen_wait(Card("The gap, split", text, ["close"], wide=True))
         self.paint()
 
     def action_gap_every(self) -> None:
@@ -356,12 +353,12 @@ class TinyVAE(App[None]):
         else:
             self.notify("Look back with ← first, then b goes on from that step.", severity="warning")
 
-    def action_choose(self, by: int) -> None:
-        self.session.choose(self.session.chosen + by)
+    def action_select(self, by: int) -> None:
+        self.session.select(self.session.selected + by)
         self.paint()
 
-    def on_data_panel_chosen(self, message: DataPanel.Chosen) -> None:
-        self.session.choose(message.point)
+    def on_data_panel_selected(self, message: DataPanel.Selected) -> None:
+        self.session.select(message.point)
         self.paint()
 
     async def action_reset(self) -> None:
@@ -394,10 +391,8 @@ class TinyVAE(App[None]):
     async def _open(self, name: str | None) -> None:
         """Another dataset with the same options, as far as they are not about the data."""
         if name is not None:
-            config = self.session.config
-            await self._begin(
-                replace(config, dataset=name, n=None, data_seed=0, latent_dim=None, likelihood=None)
-            )
+            of_the_data = replace(self.session.config, dataset=name, n=None, data_seed=0)
+            await self._begin(replace(of_the_data, latent_dim=None, likelihood=None))
 
     def action_model(self) -> None:
         from .screens.new_run import NewRun
@@ -437,7 +432,7 @@ class TinyVAE(App[None]):
         self.action_tab([panel.id for panel in self.panels.all].index(name) + 1)
 
     def _restart_panels(self) -> None:
-        self._painted, self._shown = (perf_counter(), self.session.step), None
+        self._measured, self._last_painted = (perf_counter(), self.session.step), None
         for panel in self.panels.all:
             panel.restart()
         self.paint()
@@ -482,7 +477,7 @@ class TinyVAE(App[None]):
         small = event.size.width < SMALLEST[0] or event.size.height < SMALLEST[1]
         self.main_screen.set_class(small, "-too-small")
         self._lay_out()
-        self._shown = None
+        self._last_painted = None
 
     def get_system_commands(self, screen: Screen[Any]) -> Any:
         yield from super().get_system_commands(screen)

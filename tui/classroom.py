@@ -1,29 +1,41 @@
 """Plays a lesson in the app: predict, watch, compare, phase by phase."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
+from textual.screen import Screen
 
 from tinyvae.lessons import LESSONS, Lesson, Phase, TrueMeter
+from tinyvae.runs import Run
 
 from .screens.lessons import Card
-
-if TYPE_CHECKING:
-    from .app import TinyVAE
+from .session import Session
 
 LEAVE = "leave the lesson"
 
 
-async def choose(app: "TinyVAE") -> Lesson | None:
+class Stage(Protocol):
+    """What a lesson needs of the app."""
+
+    session: Session
+
+    def begin(self, make: Callable[[], Run]) -> None: ...
+    def focus_panel(self, name: str) -> None: ...
+    def paint(self) -> None: ...
+    def notify(self, message: str) -> None: ...
+    async def push_screen_wait(self, screen: Screen[Any]) -> Any: ...
+
+
+async def choose(app: Stage) -> Lesson | None:
     """The list of lessons."""
     names = [f"[b]{number}. {lesson.title}[/b]\n   {lesson.claim}" for number, lesson in enumerate(LESSONS, 1)]
     chosen = await app.push_screen_wait(Card("Lessons", "", names, "↑ ↓ enter opens · esc closes", wide=True))
     return None if chosen is None else LESSONS[chosen]
 
 
-async def play(app: "TinyVAE", lesson: Lesson) -> None:
+async def play(app: Stage, lesson: Lesson) -> None:
     """Introduce the lesson, then play its phases; where it has no run, only measure it."""
     text = f"{lesson.claim}\n\n*Source: {lesson.source}*"
     ways = ["watch and predict"] if lesson.phases else []
@@ -34,15 +46,14 @@ async def play(app: "TinyVAE", lesson: Lesson) -> None:
         await measure(app, lesson)
         return
     app.begin(lesson.open)
-    app.session.meter = true_meter(app)
+    app.session.meter = true_meter(app.session)
     if lesson.look_at:
         app.focus_panel(lesson.look_at[0])
     right = 0
     for number, phase in enumerate(lesson.phases, 1):
         heading = f"{lesson.title}: {number} of {len(lesson.phases)}"
-        guess = await app.push_screen_wait(
-            Card(heading, f"{phase.text}\n\n**{phase.question}**", phase.choices, "choose what you expect")
-        )
+        text = f"{phase.text}\n\n**{phase.question}**"
+        guess = await app.push_screen_wait(Card(heading, text, phase.choices, "choose what you expect"))
         if guess is None:
             return
         rows = await watch(app, phase)
@@ -53,19 +64,16 @@ async def play(app: "TinyVAE", lesson: Lesson) -> None:
         right += answer == guess
         verdict = "As you predicted" if answer == guess else f"You predicted: {phase.choices[guess]}"
         text = f"**{verdict}.** What happened: {phase.choices[answer]}.\n\n{phase.explain(rows)}"
-        last = number == len(lesson.phases)
-        go_on = [
-            f"finish ({right} of {number} predicted)" if last else "go on",
-            "measure all claims of this lesson",
-        ]
-        chosen = await app.push_screen_wait(Card(heading, text, go_on if last else [go_on[0], LEAVE]))
-        if chosen is None or (chosen == 1 and not last):
-            return
-        if chosen == 1:
+        if number < len(lesson.phases):
+            if await app.push_screen_wait(Card(heading, text, ["go on", LEAVE])) != 0:
+                return
+            continue
+        finish = f"finish ({right} of {number} predicted)"
+        if await app.push_screen_wait(Card(heading, text, [finish, "measure all claims of this lesson"])) == 1:
             await measure(app, lesson)
 
 
-async def watch(app: "TinyVAE", phase: Phase) -> list[dict[str, float]] | None:
+async def watch(app: Stage, phase: Phase) -> list[dict[str, float]] | None:
     """Run one phase on screen; None if the user took over before its end."""
     session, start = app.session, app.session.step
     if phase.settings:
@@ -89,7 +97,7 @@ def _label(settings: Mapping[str, object]) -> str:
     return ", ".join(parts)
 
 
-async def measure(app: "TinyVAE", lesson: Lesson) -> None:
+async def measure(app: Stage, lesson: Lesson) -> None:
     """The claims of the lesson against their numbers, as a table."""
     app.notify("Measuring; this can take some seconds.")
     measured = await asyncio.to_thread(lesson.measure, 0)
@@ -98,18 +106,16 @@ async def measure(app: "TinyVAE", lesson: Lesson) -> None:
         for c in lesson.check(measured)
     ]
     table = "\n".join(["| claim | measured | expected | |", "|---|---|---|---|", *rows])
-    await app.push_screen_wait(
-        Card(lesson.title, f"{lesson.explain(measured)}\n\n{table}", ["close"], wide=True)
-    )
+    text = f"{lesson.explain(measured)}\n\n{table}"
+    await app.push_screen_wait(Card(lesson.title, text, ["close"], wide=True))
     if lesson.name == "condition":  # its first part is a VAE of two parameters, small enough to be seen whole
         from .screens.surface import SurfaceScreen
 
         await app.push_screen_wait(SurfaceScreen())
 
 
-def true_meter(app: "TinyVAE") -> TrueMeter | None:
+def true_meter(session: Session) -> TrueMeter | None:
     """Measures KL(q ‖ true posterior) of the run on screen, where the truth is known and can be aligned."""
-    session = app.session
     try:
         return TrueMeter(session.data.truth, session.trainer.evaluation_x) if session.data.truth else None
     except ValueError:

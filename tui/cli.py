@@ -5,19 +5,17 @@ Nothing heavy is imported before the arguments are known to be good.
 
 import argparse
 import gc
-import math
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from .arguments import latent_dim, positive, speed, whole, widths
+from .exit_codes import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED, READER_LEFT
+
 if TYPE_CHECKING:
     from tinyvae.runs import Config, Schedule
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices this small are slower on two cores than on one
-
-GOOD, BAD_INPUT, DIVERGED, INTERRUPTED, READER_LEFT = 0, 2, 3, 130, 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,52 +23,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"tinyvae: {message} (tinyvae --help explains every option)\n")
-
-
-def whole(least: int, most: float = math.inf):  # a type for argparse
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            span = f"from {least} to {most}" if math.isfinite(most) else f">= {least}"
-            raise argparse.ArgumentTypeError(f"expected a whole number {span}, got {text!r}")
-        return value
-
-    return parse
-
-
-def latent_dim(text: str) -> int:
-    if text not in ("1", "2"):
-        raise argparse.ArgumentTypeError(f"expected 1 or 2 (the exact terms exist for those), got {text!r}")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
-    return value
-
-
-def speed(text: str) -> float:
-    return math.inf if text == "max" else positive(text)
-
-
-def widths(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(",")) if text not in ("", "none", "0") else ()
-    except ValueError:
-        sizes = (0,)
-    if any(size < 1 for size in sizes):
-        raise argparse.ArgumentTypeError(
-            f"expected widths such as 32,32, or none for a linear model, got {text!r}"
-        )
-    return sizes
 
 
 EXAMPLES = """\

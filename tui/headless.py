@@ -13,9 +13,12 @@ from tinyvae import Diverged, StepRecord
 from tinyvae.records import RecordWriter
 from tinyvae.runs import Config, Schedule, scheduled_steps
 
-from .cli import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
+from .exit_codes import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
+from .terms import ELBO, LOG_PX, TERMS
 
-COLUMNS = ("log_px", "elbo", "reconstruction", "kl_prior", "kl_posterior")
+COLUMNS = sorted(
+    TERMS, key=lambda key: key not in (LOG_PX.key, ELBO.key)
+)  # what is bounded and the bound first
 
 
 def one_line(row: dict[str, Any], name: str) -> str:

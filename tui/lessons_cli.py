@@ -14,10 +14,9 @@ from rich.table import Table
 
 from tinyvae.lessons import LESSONS, Check, Lesson, play
 
-from .cli import GOOD
+from .exit_codes import FAILED, GOOD
 
-FAILED = 1
-LOOKS = 40  # how often a phase of z ∈ R² is evaluated; there an evaluation costs more than many steps
+EVALUATIONS = 40  # how often a phase of z ∈ R² is evaluated; there an evaluation costs more than many steps
 
 
 def lessons(what: str, names: list[str], seed: int) -> int:
@@ -61,7 +60,7 @@ def run(lesson: Lesson, seed: int) -> int:
                 f"\n{number}. {escape(phase.text)} ({phase.steps} steps)\n   [bold]{escape(phase.question)}[/bold]"
             )
             guess = ask(console, phase.choices)
-            every = 1 if started.model.latent_dim == 1 else max(1, phase.steps // LOOKS)
+            every = 1 if started.model.latent_dim == 1 else max(1, phase.steps // EVALUATIONS)
             rows = play(started, phase, every)
             answer = phase.answer(rows)
             if guess is not None:

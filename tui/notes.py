@@ -10,6 +10,7 @@ from tinyvae import TERMS
 from tinyvae.exact.gap import GapSplit
 
 from .history import History
+from .terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, Quantity
 
 Array = NDArray[Any]
 
@@ -24,8 +25,8 @@ def note(history: History, other: History | None, step: int) -> str:
     row = history.row(step)
     if other is not None and step < len(other):
         old = other.row(step)
-        pairs = (("log p", "log_px"), ("ELBO", "elbo"), ("KL to posterior", "kl_posterior"))
-        changes = ", ".join(f"{name} {row[t] - old[t]:+.4f}" for name, t in pairs).replace("-", "−")
+        differences = [f"{t.name} {row[t.key] - old[t.key]:+.4f}" for t in (LOG_PX, ELBO, KL_POSTERIOR)]
+        changes = ", ".join(differences).replace("-", "−")
         return f"This branch minus the old run at this step: {changes}."
     if step == 0:
         return "Nothing has been learned yet: q and the decoder are random."
@@ -37,24 +38,25 @@ def note(history: History, other: History | None, step: int) -> str:
     if not theta_on:
         if not phi_on:
             return "Both are frozen: nothing can move."
-        return "θ is frozen, log p stands still: each nat the ELBO gains, KL to the posterior loses."
+        return f"θ is frozen, {LOG_PX.name} stands still: each nat the ELBO gains, {KL_POSTERIOR.name} loses."
     if not phi_on:
         if change["kl_posterior"].sum() > 0:
             return "φ is frozen: q stays where it is while θ moves the posterior away from it."
-        return "φ is frozen: q and KL to the prior stand still, θ moves log p and the posterior."
+        return f"φ is frozen: q and {KL_PRIOR.name} stand still, θ moves {LOG_PX.name} and the posterior."
     both = int(((change["elbo"] > 0) & (change["kl_posterior"] > 0)).sum())
     if both >= max(1, steps // 10):
-        return f"In {both} of the last {steps} steps the ELBO and KL to the posterior both rose: θ outran φ."
+        return f"In {both} of the last {steps} steps the ELBO and {KL_POSTERIOR.name} both rose: θ outran φ."
     if row["elbo"] > 0:
         return "The ELBO is above 0: x is continuous, a density can exceed 1 and so its log can exceed 0."
     if change["kl_prior"].sum() > 0.01:
-        return "KL to the prior rises: q spends nats on telling data points apart. That is learning, not a bug."
+        rises = "rises: q spends nats on telling data points apart. That is learning, not a bug."
+        return f"{KL_PRIOR.name} {rises}"
     return ""
 
 
 @dataclass(frozen=True)
-class Lamp:
-    """An invariant: what must not change while a group is frozen, and whether it held."""
+class Invariant:
+    """What must not change while a group is frozen, and whether it held."""
 
     says: str
     watching: bool  # the group is frozen now
@@ -62,22 +64,23 @@ class Lamp:
     broken_at: int | None
 
 
-def lamps(history: History, update: Any) -> tuple[Lamp, Lamp]:
+def invariants(history: History, update: Any) -> tuple[Invariant, Invariant]:
     """θ frozen ⇒ log_px constant; φ frozen ⇒ kl_prior constant: to the last bit, over the whole run.
 
     `update` says what the next step moves.
     """
     return (
-        _lamp(history, update, "θ frozen ⇒ log p constant", "theta", "log_px"),
-        _lamp(history, update, "φ frozen ⇒ KL to prior constant", "phi", "kl_prior"),
+        _invariant(history, update, "theta", "θ", LOG_PX),
+        _invariant(history, update, "phi", "φ", KL_PRIOR),
     )
 
 
-def _lamp(history: History, update: Any, says: str, group: str, term: str) -> Lamp:
-    values, frozen = history.column(term), ~moves(history, group)
+def _invariant(history: History, update: Any, group: str, sign: str, term: Quantity) -> Invariant:
+    values, frozen = history.column(term.key), ~moves(history, group)
     broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
     now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0
-    return Lamp(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)
+    says = f"{sign} frozen ⇒ {term.name} constant"
+    return Invariant(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)
 
 
 def moves(history: History, group: str) -> Array:
@@ -86,13 +89,13 @@ def moves(history: History, group: str) -> Array:
     return np.asarray((on > 0) & (steps > 0))
 
 
-def gap_text(split: GapSplit, chosen: int) -> str:
+def gap_text(split: GapSplit, point: int) -> str:
     """The split gap in words and numbers, nats."""
     mean = split.mean()
     rows = (
-        ("KL to the posterior", split.kl_posterior[chosen], mean.kl_posterior),
-        ("approximation: the best q of the family", split.approximation[chosen], mean.approximation),
-        ("amortisation: what the encoder misses of that", split.amortisation[chosen], mean.amortisation),
+        (KL_POSTERIOR.name, split.kl_posterior[point], mean.kl_posterior),
+        ("approximation: the best q of the family", split.approximation[point], mean.approximation),
+        ("amortisation: what the encoder misses of that", split.amortisation[point], mean.amortisation),
     )
     table = "\n".join(f"| {name} | {one:.6f} | {average:.6f} |" for name, one, average in rows)
     return (

@@ -1,53 +1,31 @@
-"""One colour per term, everywhere: number, curve and legend. Okabe & Ito's colour-blind-safe set (2008).
-
-The light set is the same hues, darkened until they read on white.
-"""
+"""The colours of a theme: one for each quantity, everywhere (terms.py), and those of what is around them."""
 
 from textual.dom import DOMNode
 from textual.widget import Widget
 
 from .plots import Look
 from .plots.canvas import Charset
+from .terms import Q_RECOVERED, QUANTITIES, TARGET_MOVED
 
-DARK = {
-    "log_px": "#56B4E9",
-    "elbo": "#E69F00",
-    "reconstruction": "#2FBF91",
-    "kl_prior": "#DE8DBB",
-    "kl_posterior": "#F0724A",
+DARK = {key: quantity.dark for key, quantity in QUANTITIES.items()} | {
     "prior": "#9A9A9A",
-    "q": "#E69F00",
-    "posterior": "#56B4E9",
-    "truth": "#F0E442",
+    "q": Q_RECOVERED.dark,
+    "posterior": TARGET_MOVED.dark,
     "good": "#2FBF91",
     "bad": "#FF5A4F",
     "faint": "#949DAA",
     "axis": "#7F8896",
     "text": "#E6E9EE",
 }
-LIGHT = {
-    "log_px": "#0072B2",
-    "elbo": "#8A5000",
-    "reconstruction": "#00795A",
-    "kl_prior": "#A8508A",
-    "kl_posterior": "#C24A00",
+LIGHT = {key: quantity.light for key, quantity in QUANTITIES.items()} | {
     "prior": "#666666",
-    "q": "#8A5000",
-    "posterior": "#0072B2",
-    "truth": "#8A7F00",
+    "q": Q_RECOVERED.light,
+    "posterior": TARGET_MOVED.light,
     "good": "#00795A",
     "bad": "#C1121F",
     "faint": "#59616B",
     "axis": "#59616B",
     "text": "#1B1F24",
-}
-
-NAMES = {  # how a term is written on screen
-    "log_px": "log pθ(x)",
-    "reconstruction": "E_q[log pθ(x|z)]",
-    "kl_prior": "KL(q‖p(z))",
-    "kl_posterior": "KL(q‖pθ(z|x))",
-    "elbo": "ELBO",
 }
 
 

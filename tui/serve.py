@@ -12,6 +12,6 @@ def serve(arguments: Sequence[str], port: int) -> int:
     except ImportError:
         raise ValueError("--serve needs one more package: pip install 'tinyvae[web]'") from None
     rest = [word for word in arguments if word != "--serve"]
-    command = shlex.join([sys.executable, "-m", "tui", *rest])
+    command = shlex.join([sys.executable, "-m", "tinyvae", *rest])
     Server(command, host="localhost", port=port, title="tinyvae").serve()
     return 0

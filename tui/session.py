@@ -4,8 +4,6 @@ The engine and the screen share one thread: `advance` trains for a few milliseco
 switches and rewinding always land between two steps. All numbers that a panel shows come from here.
 """
 
-import csv
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +16,12 @@ from numpy.typing import NDArray
 from tinyvae import Diverged
 from tinyvae.evaluation import Evaluation
 from tinyvae.exact.gap import GapSplit, split_gap
+from tinyvae.records import FORMATS, RecordWriter
 from tinyvae.runs import Config, Run, Schedule, share
 from tinyvae.settings import Settings
 
 from .history import Event, History
-from .notes import Lamp, lamps, note
+from .notes import Invariant, invariants, note
 from .view import Units, View
 
 Array = NDArray[Any]
@@ -40,7 +39,7 @@ SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, np.inf)  # 
 
 
 class Session:
-    """One run on screen. `speed` is in steps per second; `shown` is the step looked at, None for the live end."""
+    """One run on screen. `speed` is in steps per second; `viewed` is the step looked at, None for the live end."""
 
     def __init__(self, config: Config, speed: float = 50.0, clock: Callable[[], float] = perf_counter):
         self.clock, self.units = clock, Units()
@@ -64,7 +63,7 @@ class Session:
         self.replayer = again.trainer
         self.replayer.evaluate_every = 0
         self.other: History | None = None
-        self.chosen, self.units = 0, replace(self.units, total=0)
+        self.selected, self.units = 0, replace(self.units, total=0)
         self._first_settings = self.trainer.settings
         self._begin()
         self.planned.extend(schedule)
@@ -82,9 +81,9 @@ class Session:
         self.gaps: dict[int, GapSplit] = {}  # means over the data, by step
         self.planned: list[tuple[int, Settings]] = []  # changes of a shared run that are still to come
         self.until: int | None = None  # where a shared run or a lesson's phase waits
-        self.shown: int | None = None
+        self.viewed: int | None = None
         self._exported = 0  # up to which step the records were saved
-        self._credit, self._last, self.rate = 1.0, self.clock(), 0.0
+        self._steps_owed, self._last, self.rate = 1.0, self.clock(), 0.0
         evaluation = self.trainer.evaluate()
         self.history = History(self.trainer.record())
         self.history.keep(self.trainer.snapshot())
@@ -94,7 +93,7 @@ class Session:
 
     @property
     def step(self) -> int:
-        """The last step of the run (not the one that is shown)."""
+        """The last step of the run (not the one that is viewed)."""
         return len(self.history) - 1
 
     def step_once(self) -> bool:
@@ -121,11 +120,12 @@ class Session:
         start, taken = self.clock(), 0
         # An absence (a long frame, a closed lid) earns no more than a quarter of a second's worth of steps.
         if start > self._last:
-            self._credit = min(self._credit + (start - self._last) * self.speed, max(1.0, self.speed / 4))
+            owed = self._steps_owed + (start - self._last) * self.speed
+            self._steps_owed = min(owed, max(1.0, self.speed / 4))
         self._last = start
-        while self.running and self._credit >= 1 and self.step_once():
+        while self.running and self._steps_owed >= 1 and self.step_once():
             taken += 1
-            self._credit -= 1
+            self._steps_owed -= 1
             if self.gap_is_due:
                 self.split_gap()
             if self.clock() - start >= seconds:
@@ -135,9 +135,9 @@ class Session:
     def run(self, on: bool) -> None:
         """Start or pause; starting returns to the live end."""
         self.running = on and not self.stopped
-        self._credit, self._last = 1.0, self.clock()
+        self._steps_owed, self._last = 1.0, self.clock()
         if self.running:
-            self.shown = None
+            self.viewed = None
 
     def change(self, label: str, **changes: Any) -> None:
         """Other settings from the next step on: fields of Settings, or of its Update. ValueError if not good."""
@@ -152,7 +152,7 @@ class Session:
         self.change(f"{'θ' if group == 'theta' else 'φ'} {'on' if on else 'off'}", **{group: on})
 
     def _apply(self, settings: Settings, label: str) -> None:
-        self.shown = None
+        self.viewed = None
         self.trainer.settings = settings
         self.history.schedule.append((self.step, self.trainer.settings))
         self.history.events.append(Event(self.step, label))
@@ -167,28 +167,28 @@ class Session:
         other = (0 if now else len(self.trainer.evaluation_x)) if what == "total" else not now
         self.units = replace(self.units, **{what: other})  # type: ignore[arg-type]
 
-    def choose(self, point: int) -> None:
-        """Which data point the latent panel looks at."""
-        self.chosen = point % len(self.trainer.evaluation_x)
+    def select(self, point: int) -> None:
+        """Which data point the latent panel shows."""
+        self.selected = point % len(self.trainer.evaluation_x)
 
     # ----- looking back -----
 
     def scrub(self, by: int) -> None:
         """Look at an earlier or later step of the history."""
-        self.look_at((self.step if self.shown is None else self.shown) + by)
+        self.look_at((self.step if self.viewed is None else self.viewed) + by)
 
     def look_at(self, step: int) -> None:
         """Pause and show this step; at or past the end of the history, the live end."""
         self.running = False
-        self.shown = None if step >= self.step else max(step, 0)
+        self.viewed = None if step >= self.step else max(step, 0)
 
     def view(self) -> View:
-        """The run at the step that is shown."""
-        if self.shown is None:
+        """The run at the step that is viewed."""
+        if self.viewed is None:
             step, evaluation = self.step, self.trainer.evaluate()
         else:
-            step, evaluation = self.shown, self._replay(self.shown)
-        return View(step, self.history.row(step), evaluation, self.model, self.chosen, self.meter)
+            step, evaluation = self.viewed, self._replay(self.viewed)
+        return View(step, self.history.row(step), evaluation, self.model, self.selected, self.meter)
 
     def _replay(self, step: int) -> Evaluation:
         if self._replayed[0] != step:
@@ -210,29 +210,32 @@ class Session:
         self.replayer.step()
 
     def branch(self) -> bool:
-        """Go on from the step that is shown; the run so far stays as `other`, to compare with."""
-        if self.shown is None:
+        """Go on from the step that is viewed; the run so far stays as `other`, to compare with."""
+        if self.viewed is None:
             return False
-        step = self.shown
+        step = self.viewed
         self._replay_to(step)
         self.other = self.history.copy()
         self.history.truncate(step)
         self.gaps = {at: split for at, split in self.gaps.items() if at <= step}
         self.trainer.restore(self.replayer.snapshot())
         self.history.events.append(Event(step, "branch"))
-        self.shown, self.stopped, self.planned, self._exported = None, "", [], 0
+        self.viewed, self.stopped, self.planned, self._exported = None, "", [], 0
         self._replayed = (-1, self._replayed[1])
         return True
 
     # ----- around the present point -----
 
     def path(self, steps: int) -> tuple[Array, Array]:
-        """θ (K, P_θ) and φ (K, P_φ) over the last steps up to the one that is shown, replayed."""
-        last = self.step if self.shown is None else self.shown
+        """θ (K, P_θ) and φ (K, P_φ) over the last steps up to the one that is viewed, replayed."""
+        last = self.step if self.viewed is None else self.viewed
         thetas: list[Array] = []
         phis: list[Array] = []
         for step in range(max(0, last - steps), last + 1):
-            self._replay_to(step) if not thetas else self._replay_on()
+            if thetas:
+                self._replay_on()
+            else:
+                self._replay_to(step)
             thetas.append(self.replayer.theta.copy())
             phis.append(self.replayer.phi.copy())
         self._replayed = (-1, self._replayed[1])
@@ -256,13 +259,9 @@ class Session:
         """In slow motion: the part of the coming step that is being done."""
         if not self.running or self.speed > 2:
             return ""
-        done = min(self._credit + (self.clock() - self._last) * self.speed, 0.999)
-        frozen = [
-            p
-            for p, on in (("update φ", self.trainer.update.phi), ("update θ", self.trainer.update.theta))
-            if not on
-        ]
-        phases = [phase for phase in PHASES if phase not in frozen]
+        done = min(self._steps_owed + (self.clock() - self._last) * self.speed, 0.999)
+        on = {"update φ": self.trainer.update.phi, "update θ": self.trainer.update.theta}
+        phases = [phase for phase in PHASES if on.get(phase, True)]
         place = int(max(done, 0.0) * len(phases))
         return f"{place + 1}/{len(phases)} " + phases[place].format(batch=self.trainer.settings.batch_size)
 
@@ -270,9 +269,9 @@ class Session:
         """A sentence on what is confusing and right in the steps before this one, or ""."""
         return note(self.history, self.other, step)
 
-    def lamps(self) -> tuple[Lamp, Lamp]:
+    def invariants(self) -> tuple[Invariant, Invariant]:
         """θ frozen ⇒ log_px constant; φ frozen ⇒ kl_prior constant: to the last bit, over the whole run."""
-        return lamps(self.history, self.trainer.update)
+        return invariants(self.history, self.trainer.update)
 
     # ----- keeping -----
 
@@ -298,15 +297,11 @@ class Session:
 
     def export_records(self, folder: Path) -> None:
         """All records so far as records.csv, .jsonl and .npz, and the share string; NaN is empty or null."""
-        names, rows = self.history.names, [self.history.row(step) for step in range(len(self.history))]
-        with open(folder / "records.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(names)
-            writer.writerows([["" if np.isnan(v) else repr(v) for v in row.values()] for row in rows])
-        with open(folder / "records.jsonl", "w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps({k: v if np.isfinite(v) else None for k, v in row.items()}) + "\n")
-        columns: dict[str, Any] = {name: self.history.column(name) for name in names}
+        for suffix in FORMATS:
+            with RecordWriter(folder / f"records{suffix}") as writer:
+                for step in range(len(self.history)):
+                    writer.write_row(self.history.row(step))
+        columns: dict[str, Any] = {name: self.history.column(name) for name in self.history.names}
         np.savez(folder / "records.npz", **columns)
         if self.share_string:
             (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")

@@ -45,7 +45,7 @@ class View:
     row: dict[str, Any]
     evaluation: Evaluation
     model: VAE
-    chosen: int
+    selected: int
     meter: Any = None  # measures KL(q ‖ true posterior), in lessons
 
     @cached_property
@@ -55,14 +55,14 @@ class View:
 
     @property
     def x(self) -> Array:
-        """The chosen data point, (D,)."""
-        return np.asarray(self.evaluation.target.x[self.chosen])
+        """The selected data point, (D,)."""
+        return np.asarray(self.evaluation.target.x[self.selected])
 
     @cached_property
     def latent(self) -> "Latent":
-        """Prior, q and posterior of the chosen x on a grid of z."""
+        """Prior, q and posterior of the selected x on a grid of z."""
         target, q, L = self.evaluation.target, self.evaluation.q, self.model.latent_dim
-        pick = [self.chosen]
+        pick = [self.selected]
         reach = max(
             3.5, *(np.abs(target.posterior_mean[pick]) + 3).ravel(), *(np.abs(q.mean[pick]) + 3).ravel()
         )
@@ -92,8 +92,8 @@ class View:
 
     @cached_property
     def reconstruction(self) -> Array:
-        """The decoder's mean at the mean of q of the chosen x, (D,)."""
-        return np.asarray(self._mean_of(self.evaluation.q.mean[[self.chosen]])[0])
+        """The decoder's mean at the mean of q of the selected x, (D,)."""
+        return np.asarray(self._mean_of(self.evaluation.q.mean[[self.selected]])[0])
 
     def _mean_of(self, z: Array) -> Array:
         out = np.asarray(self.model.decode(self.evaluation.theta, z))

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from tinyvae.runs import Config
-from tui.app import TinyVAE
-from tui.history import MAX_SNAPSHOTS, History
-from tui.session import Session
+from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.history import MAX_SNAPSHOTS, History
+from tinyvae.tui.session import Session
 
 from .timing import ratio, side_by_side, table
 

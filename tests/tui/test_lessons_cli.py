@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tinyvae.lessons import LESSONS
-from tui import lessons_cli
-from tui.cli import main
+from tinyvae.tui import lessons_cli
+from tinyvae.tui.cli import main
 
 ONE = next(lesson for lesson in LESSONS if lesson.name == "direction")
 

@@ -13,8 +13,8 @@ import pytest
 
 from tinyvae import TERMS, Update
 from tinyvae.runs import Config, parse_share, scheduled_steps
-from tui import history as history_module
-from tui.session import SPEEDS, Session
+from tinyvae.tui import history as history_module
+from tinyvae.tui.session import SPEEDS, Session
 
 SMALL = Config(dataset="arc", n=40, hidden=(8,), batch_size=16, learning_rate=1e-2)
 BLIND = replace(SMALL, evaluate_every=0)  # no terms: a step takes a fraction of a millisecond
@@ -89,41 +89,41 @@ def test_every_record_closes_the_identity_and_is_certified():
     assert session.history.column("error").max() <= session.trainer.tolerance
 
 
-def test_a_lamp_counts_the_steps_it_watched_and_stays_off_while_the_group_is_free():
+def test_an_invariant_counts_the_steps_it_watched_and_stays_off_while_the_group_is_free():
     session = Session(SMALL)
     go(session, 4)
-    assert [(lamp.watching, lamp.steps, lamp.broken_at) for lamp in session.lamps()] == [(False, 0, None)] * 2
+    assert [(one.watching, one.steps, one.broken_at) for one in session.invariants()] == [(False, 0, None)] * 2
     session.switch("theta")
-    assert session.lamps()[0].watching
-    assert session.lamps()[0].steps == 0  # nothing was watched yet
+    assert session.invariants()[0].watching
+    assert session.invariants()[0].steps == 0  # nothing was watched yet
     go(session, 3)
     session.switch("theta")
     session.switch("phi")
     go(session, 2)
-    theta, phi = session.lamps()
+    theta, phi = session.invariants()
     assert (theta.watching, theta.steps, theta.broken_at) == (False, 3, None)
     assert (phi.watching, phi.steps, phi.broken_at) == (True, 2, None)
 
 
 @pytest.mark.parametrize("group, term, place", [("theta", "log_px", 0), ("phi", "kl_prior", 1)])
-def test_a_lamp_breaks_for_good_at_the_first_step_that_moved_what_must_not_move(group, term, place):
+def test_an_invariant_breaks_for_good_at_the_first_step_that_moved_what_must_not_move(group, term, place):
     session = Session(SMALL)
     session.switch(group)
     go(session, 6)
-    assert session.lamps()[place].broken_at is None
+    assert session.invariants()[place].broken_at is None
     column = session.history.column(term)
     column[4:] = np.nextafter(column[4:], np.inf)  # one unit in the last place, from step 4 on
-    assert session.lamps()[place].broken_at == 4
-    assert session.lamps()[1 - place].broken_at is None
+    assert session.invariants()[place].broken_at == 4
+    assert session.invariants()[1 - place].broken_at is None
     session.switch(group)
     go(session, 2)
-    assert session.lamps()[place].broken_at == 4
+    assert session.invariants()[place].broken_at == 4
 
 
 def test_a_ratio_of_zero_counts_as_frozen():
     session = Session(replace(SMALL, update=Update(theta_steps=0, phi_steps=2)))
     go(session, 3)
-    theta, phi = session.lamps()
+    theta, phi = session.invariants()
     assert (theta.watching, theta.steps, theta.broken_at) == (True, 3, None)
     assert (phi.watching, phi.steps) == (False, 0)
 
@@ -226,7 +226,7 @@ def test_scrubbing_replays_every_step_bit_for_bit_across_switches():
     seen += go(session, 3)
     bits = [start, *seen]
     for step in [39, 0, 17, 18, 19, 28, 29, 37, 36, 1, 40]:
-        session.scrub(step - (session.step if session.shown is None else session.shown))
+        session.scrub(step - (session.step if session.viewed is None else session.viewed))
         assert shown_bits(session) == bits[step], step
         view = session.view()
         assert (view.step, view.row["step"]) == (step, step)
@@ -261,16 +261,16 @@ def test_scrubbing_pauses_stops_at_both_ends_and_returns_to_the_live_end():
     go(session, 5)
     session.run(True)
     session.scrub(-2)
-    assert (session.running, session.shown) == (False, 3)
+    assert (session.running, session.viewed) == (False, 3)
     session.scrub(-50)
-    assert session.shown == 0
+    assert session.viewed == 0
     session.scrub(4)
-    assert session.shown == 4
+    assert session.viewed == 4
     session.scrub(50)
-    assert session.shown is None
+    assert session.viewed is None
     session.scrub(-1)
     session.run(True)
-    assert (session.running, session.shown) == (True, None)
+    assert (session.running, session.viewed) == (True, None)
 
 
 def test_looking_back_does_not_change_the_run():
@@ -280,7 +280,7 @@ def test_looking_back_does_not_change_the_run():
         for by in (-3, -100, 2):
             looked.scrub(by)
             looked.view().latent  # noqa: B018 (computed when asked for)
-        looked.shown = None
+        looked.viewed = None
     go(plain, 20)
     assert looked.trainer.theta.tobytes() == plain.trainer.theta.tobytes()
     assert looked.trainer.phi.tobytes() == plain.trainer.phi.tobytes()
@@ -296,7 +296,7 @@ def test_a_branch_that_changes_nothing_is_the_same_run_again_bit_for_bit():
     before = rows(session)
     session.scrub(-23)
     assert session.branch()
-    assert (session.step, session.shown) == (17, None)
+    assert (session.step, session.viewed) == (17, None)
     assert rows(session) == before[:18]
     assert go(session, 23) == bits[17:]
     assert rows(session) == before
@@ -346,7 +346,7 @@ def test_a_branch_next_to_a_change_begins_with_the_settings_of_its_step(at):
     bits = go(session, 4)
     session.look_at(at + 2)
     assert shown_bits(session) == bits[1]
-    assert session.lamps()[0].broken_at is None
+    assert session.invariants()[0].broken_at is None
 
 
 # ----- settings, and a run as one line -----
@@ -417,7 +417,7 @@ def test_reset_gives_the_same_run_again():
     start, bits = shown_bits(session), go(session, 20)
     before = rows(session)
     session.reset()
-    assert (session.step, session.shown, session.running, session.history.events) == (0, None, False, [])
+    assert (session.step, session.viewed, session.running, session.history.events) == (0, None, False, [])
     assert shown_bits(session) == start
     assert go(session, 20) == bits
     assert rows(session) == before
@@ -446,12 +446,12 @@ def test_reset_keeps_the_switches():
 def test_opening_a_bad_config_keeps_the_present_run(config, says):
     session = Session(SMALL)
     go(session, 5)
-    session.choose(7)
+    session.select(7)
     trainer, history, before = session.trainer, session.history, rows(session)
     with pytest.raises(ValueError, match=says):
         session.open(config)
     assert (session.trainer, session.history, session.config) == (trainer, history, SMALL)
-    assert (session.chosen, session.step, rows(session)) == (7, 5, before)
+    assert (session.selected, session.step, rows(session)) == (7, 5, before)
     go(session, 1)
 
 
@@ -460,9 +460,9 @@ def test_opening_another_config_begins_a_new_run():
     go(session, 5)
     session.scrub(-2)
     session.branch()
-    session.choose(30)
+    session.select(30)
     session.open(replace(SMALL, dataset="bars", n=12))
-    assert (session.step, session.chosen, session.other, session.shown) == (0, 0, None, None)
+    assert (session.step, session.selected, session.other, session.viewed) == (0, 0, None, None)
     assert (session.data.name, session.model.likelihood) == ("bars", "bernoulli")
     go(session, 1)
     session.scrub(-1)
@@ -575,11 +575,11 @@ def test_export_says_why_it_cannot_write(tmp_path):
 
 def test_choosing_a_point_wraps_around_and_survives_a_step():
     session = Session(SMALL)
-    session.choose(-1)
-    assert session.chosen == 39
-    session.choose(40)
-    assert session.chosen == 0
-    session.choose(17)
+    session.select(-1)
+    assert session.selected == 39
+    session.select(40)
+    assert session.selected == 0
+    session.select(17)
     go(session, 1)
     np.testing.assert_array_equal(session.view().x, session.trainer.evaluation_x[17])
 

@@ -13,7 +13,7 @@ import pytest
 from textual.pilot import Pilot
 
 from tinyvae.runs import Config
-from tui.app import TinyVAE
+from tinyvae.tui.app import TinyVAE
 
 CONFIG = Config(dataset="arc", n=40, hidden=(8,), batch_size=16, learning_rate=1e-2)
 STEPS = 30

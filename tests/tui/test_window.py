@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.plots import Window
+from tinyvae.tui.plots import Window
 
 LASTS = st.integers(20, 100_000)
 PARTS = st.floats(0.0, 1.0)

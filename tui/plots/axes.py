@@ -178,17 +178,13 @@ class Range:
     """The range an axis shows, with a memory, so that it does not jitter while data stream in.
 
     `fit(low, high)` grows at once, shrinks only when the data use less than `shrink` of it, and rounds its ends
-    to a 1-2-5 step. Keep one Range per axis for as long as the axis lives; `reset()` forgets.
+    to a 1-2-5 step. Keep one Range per axis for as long as the axis lives.
     """
 
     def __init__(self, scale: Scale = LINEAR, shrink: float = 0.6) -> None:
         self.scale, self.shrink = scale, shrink
         self.ends: tuple[float, float] | None = None
         self._flat = False  # fitted to a single value: how wide the range is says nothing about the data
-
-    def reset(self) -> None:
-        """Forget: the next fit starts afresh."""
-        self.ends = None
 
     def fit(self, low: float, high: float) -> tuple[float, float]:
         """The range to show for data within [low, high]; without data (NaN) the last one, or (0, 1)."""

@@ -94,23 +94,16 @@ class Canvas:
     """
 
     def __init__(
-        self,
-        width: int,
-        height: int,
-        charset: Charset = "braille",
-        colors: bool = True,
-        base: str | Style = "",
+        self, width: int, height: int, charset: Charset = "braille", colors: bool = True, base: str | Style = ""
     ) -> None:
         self.width, self.height, self.charset, self.colors = max(width, 0), max(height, 0), charset, colors
         self.across, self.down = DOTS[charset]
         shape = (self.height, self.width)
         self.ink: Array = np.zeros((self.height * self.down, self.width * self.across), bool)
-        self.shade: Array = np.zeros(
-            (2 * self.height, self.width), np.intp
-        )  # index into _shades, by half-cells
+        self.shade: Array = np.zeros((2 * self.height, self.width), np.intp)  # of _shades, by half-cells
         self.glyph: Array = np.zeros(shape, np.uint32)  # 0: none, the dots show
         self.dot_glyph: Array = np.full(shape, ord("*"), np.uint32)  # what a dot looks like in ascii
-        self.style: Array = np.zeros(shape, np.intp)  # index into _styles
+        self.style: Array = np.zeros(shape, np.intp)  # of _styles
         self.base = as_style(base, colors)
         self._styles: dict[Style, int] = {self.base: 0}
         self._shades: list[tuple[str, str]] = [("", " ")]  # (colour, its character without colours)
@@ -127,10 +120,8 @@ class Canvas:
         """A canvas onto a rectangle of this one: its arrays are views, so it draws here and clips there."""
         left, top = min(max(left, 0), self.width), min(max(top, 0), self.height)
         part = Canvas(0, 0, self.charset, self.colors, self.base)
-        part.width, part.height = (
-            max(min(width, self.width - left), 0),
-            max(min(height, self.height - top), 0),
-        )
+        part.width = max(min(width, self.width - left), 0)
+        part.height = max(min(height, self.height - top), 0)
         cells = np.s_[top : top + part.height, left : left + part.width]
         part.glyph, part.dot_glyph, part.style = self.glyph[cells], self.dot_glyph[cells], self.style[cells]
         part.shade = self.shade[2 * top : 2 * (top + part.height), cells[1]]
@@ -191,14 +182,6 @@ class Canvas:
         cells = y.astype(np.intp) // self.down, x.astype(np.intp) // self.across
         self.glyph[cells] = ord(plain(marker, self.charset)[:1] or "*")
         self.style[cells] = self._style_index(style)
-
-    def columns(
-        self, xs: ArrayLike, ymin: ArrayLike, ymax: ArrayLike, style: str | Style = "", glyph: str = "*"
-    ) -> None:
-        """A vertical line at each x from ymin to ymax."""
-        x, low, high = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, float)) for v in (xs, ymin, ymax)))
-        gap = np.full(x.shape, np.nan)
-        self.line(np.stack([x, x, gap], 1).ravel(), np.stack([low, high, gap], 1).ravel(), style, glyph=glyph)
 
     def fill_between(self, upper: ArrayLike, lower: ArrayLike, color: str, dotted: bool = False) -> None:
         """Shade between two curves given as one y per dot column (NaN: nothing there).
@@ -272,9 +255,8 @@ class Canvas:
         front = np.zeros_like(both)
         if not self.colors:
             codes = np.where(drawn, codes, np.array([ord(mark) for _, mark in self._shades], np.uint32)[both])
-        elif (
-            self.charset != "ascii"
-        ):  # two shades in a cell: a half block, upside down if only its lower half has one
+        elif self.charset != "ascii":
+            # Two shades in a cell: a half block, upside down if only its lower half has one.
             split = ~drawn & (upper != lower)
             codes[split] = np.where(upper[split] > 0, ord("▀"), ord("▄"))
             back = np.where(split, np.where(upper > 0, lower, 0), both)

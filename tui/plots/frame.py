@@ -60,12 +60,6 @@ class Plot:
         dots = self.x_axis.dots / max(self.columns, 1)
         return self.x_axis.value((column - self.left + 0.5) * dots) if inside else None
 
-    def y_at(self, row: int) -> float | None:
-        """The y in the middle of a cell row, or None above or below the plot area."""
-        inside = 0 <= row - self.top < self.rows
-        dots = self.y_axis.dots / max(self.rows, 1)
-        return self.y_axis.value((row - self.top + 0.5) * dots) if inside else None
-
     @np.errstate(all="ignore")
     def nearest(self, xs: ArrayLike, ys: ArrayLike, column: int, row: int, within: float = 3.0) -> int | None:
         """The index of the point (xs, ys) nearest to a cell, if one is `within` that many columns."""
@@ -80,14 +74,7 @@ class Plot:
         return int(distance.argmin())
 
 
-_LEGENDS = (
-    ("{0} {1} {2}", 3),
-    ("{0} {1} {2}", 2),
-    ("{1} {2}", 2),
-    ("{1} {2}", 1),
-    ("{0} {2}", 2),
-    ("{2}", 1),
-)
+_LEGENDS = (("{0} {1} {2}", 3), ("{0} {1} {2}", 2), ("{1} {2}", 2), ("{1} {2}", 1), ("{0} {2}", 2), ("{2}", 1))
 _LEGENDS_WITH_MARKS = (("{0} {1} {2}", 3), ("{0} {1} {2}", 2), ("{0} {2}", 2), ("{0}{2}", 1), ("{0}", 1))
 
 
@@ -145,10 +132,8 @@ def open_frame(
     x_range: tuple[float, float],
     y_range: tuple[float, float],
     *,
-    x_scale: Scale = LINEAR,
     y_scale: Scale = LINEAR,
     x_name: str = "",
-    legend: bool = True,
     gutter: int = 0,
     equal: bool = False,
 ) -> Frame:
@@ -160,7 +145,7 @@ def open_frame(
     """
     x_range, y_range = proper_range(x_range), proper_range(y_range)
     canvas = look.canvas(width, height)
-    top = 1 if legend and height >= 3 else 0
+    top = 1 if height >= 3 else 0
     bottom = 2 if height >= 9 else 1 if height >= 5 else 0
     rows = max(height - top - bottom, 0)
     left = 0
@@ -171,7 +156,7 @@ def open_frame(
     area = canvas.region(left, top, columns, rows)
     if equal:
         x_range, y_range = _equal(x_range, y_range, columns, rows)
-    x_axis = Axis(*x_range, max(area.dots_wide, 1), x_scale)
+    x_axis = Axis(*x_range, max(area.dots_wide, 1))
     y_axis = Axis(*y_range, max(area.dots_high, 1), y_scale, flip=True)
     frame = Frame(canvas, area, look, left, top, x_axis, y_axis)
     if left:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .axes import LINEAR, Range, Scale, step_label, value_label
+from .axes import Range, step_label, value_label
 from .canvas import plain
 from .frame import PLAIN, Frame, Look, Plot, open_frame, proper_range
 
@@ -57,8 +57,7 @@ class Mark:
     """A labelled vertical line at x: a switch was toggled here, or the truth lies here."""
 
     x: float
-    label: str = ""
-    style: str | None = None  # None: the look's faint
+    label: str
 
 
 def line_chart(
@@ -69,30 +68,26 @@ def line_chart(
     look: Look = PLAIN,
     x: Range | None = None,
     y: Range | None = None,
-    y_scale: Scale = LINEAR,
     window: tuple[float, float] | None = None,
-    tail: float | None = None,
     settled: float = -np.inf,
     band: Band | None = None,
     marks: Sequence[Mark] = (),
     crosshair: float | None = None,
     hint: str = "no data yet",
     x_name: str = "step",
-    note: str = "",
     gutter: int = 0,
 ) -> Plot:
     """Draw the series on `width` × `height` cells; see `Plot` for what comes back.
 
-    The x axis shows `window`, or the last `tail` of x, or all data; `x` and `y` are the axes' `Range`s, kept by
-    the caller from frame to frame (`y` brings its own scale, `y_scale` counts without it). `crosshair` draws a
-    line at that x, and the legend shows the values there in place of the latest. The y axis has room for what
-    lies at x >= `settled`; what was before may leave the plot.
+    The x axis shows `window`, or all data; `x` and `y` are the axes' `Range`s, kept by the caller from frame to
+    frame; `y` brings its scale. `crosshair` draws a line at that x, and the legend shows the values there in
+    place of the latest. The y axis has room for what lies at x >= `settled`; what was before may leave the plot.
     """
     curves = [_ordered(one) for one in series]
-    y = y or Range(y_scale)
-    x_ends = _x_range(curves, x, window, tail)
+    y = y or Range()
+    x_ends = _x_range(curves, x, window)
     if x_ends is None:
-        return _empty(width, height, series, look, hint, note)
+        return _empty(width, height, series, look, hint)
 
     # The gutter depends on y, y on what is visible, and that on x alone: count the columns generously for a start.
     edges = np.linspace(*x_ends, max(width, 1) * look.canvas(0, 0).across + 1)
@@ -102,7 +97,7 @@ def line_chart(
     y_all = np.concatenate([np.zeros(0), *shown])
     y_all = y_all[np.isfinite(y.scale.forward(y_all))]
     if y_all.size == 0 or not any(np.isfinite(ys).any() for _, ys in visible):
-        return _empty(width, height, series, look, hint, note)
+        return _empty(width, height, series, look, hint)
     y_ends = y.fit(float(y_all.min()), float(y_all.max()))
 
     at = crosshair if crosshair is not None and np.isfinite(crosshair) else None
@@ -112,9 +107,9 @@ def line_chart(
     where = f"{x_name} {step_label(latest if at is None else at)}".strip()
 
     frame = open_frame(width, height, look, x_ends, y_ends, y_scale=y.scale, x_name=x_name, gutter=gutter)
-    frame.legend(_entries(series, labels, look), note if at is None else where)
+    frame.legend(_entries(series, labels, look), "" if at is None else where)
     for mark in marks:
-        _vertical(frame, mark.x, look.faint if mark.style is None else mark.style)
+        _vertical(frame, mark.x, look.faint)
     if at is not None:
         _vertical(frame, at, look.text)
     drawn = {}
@@ -144,9 +139,8 @@ def decimate(xs: ArrayLike, ys: ArrayLike, edges: ArrayLike) -> tuple[Array, Arr
     where it should; columns with missing (NaN) values between them stay unconnected.
     """
     x, y, bounds = np.asarray(xs, float), np.asarray(ys, float), np.asarray(edges, float)
-    near = slice(
-        max(int(np.searchsorted(x, bounds[0])) - 1, 0), int(np.searchsorted(x, bounds[-1], "right")) + 1
-    )
+    start, stop = np.searchsorted(x, bounds[0]), np.searchsorted(x, bounds[-1], "right")
+    near = slice(max(int(start) - 1, 0), int(stop) + 1)
     x, y = x[near], y[near]
     if x.size <= 4 * (bounds.size - 1):
         return x, y
@@ -188,7 +182,6 @@ def _x_range(
     curves: Sequence[tuple[Array, Array]],
     x: Range | None,
     window: tuple[float, float] | None,
-    tail: float | None,
 ) -> tuple[float, float] | None:
     """What the x axis shows; None where there is no data."""
     ends = [(float(xs[0]), float(xs[-1])) for xs, _ in curves if xs.size]
@@ -197,8 +190,6 @@ def _x_range(
     low, high = min(a for a, _ in ends), max(b for _, b in ends)
     if window is not None:
         return proper_range(window)
-    if tail is not None:
-        return proper_range((max(low, high - tail), high))
     return proper_range(x.fit(low, high) if x is not None else (low, high))
 
 
@@ -229,10 +220,8 @@ def _entries(series: Sequence[Series], labels: Sequence[str], look: Look) -> lis
         marks = _GLYPHS
     else:
         marks = _DASH_MARKS[0] if look.colors else _DASH_MARKS
-    return [
-        (marks[i % len(marks)], one.name, label, one.color)
-        for i, (one, label) in enumerate(zip(series, labels, strict=True))
-    ]
+    named = enumerate(zip(series, labels, strict=True))
+    return [(marks[i % len(marks)], one.name, label, one.color) for i, (one, label) in named]
 
 
 def _vertical(frame: Frame, x: float, style: str) -> None:
@@ -253,18 +242,16 @@ def _mark_labels(frame: Frame, marks: Sequence[Mark]) -> None:
             continue
         taken = column + length + 1
         free = [row for row in (0, area.height - 1) if area.is_blank(column, row, length)]
-        area.text(
-            column, free[0] if free else 0, mark.label, frame.look.faint if mark.style is None else mark.style
-        )
+        area.text(column, free[0] if free else 0, mark.label, frame.look.faint)
 
 
-def _empty(width: int, height: int, series: Sequence[Series], look: Look, hint: str, note: str) -> Plot:
+def _empty(width: int, height: int, series: Sequence[Series], look: Look, hint: str) -> Plot:
     """A chart without data: the legend's names and the hint in the middle, no axes to mislead."""
     canvas = look.canvas(width, height)
     top = 1 if height >= 3 else 0
     area = canvas.region(0, top, width, height - top)
     unit = open_frame(0, 0, look, (0.0, 1.0), (0.0, 1.0))
     frame = Frame(canvas, area, look, 0, top, unit.x_axis, unit.y_axis)
-    frame.legend(_entries(series, [""] * len(series), look), note)
+    frame.legend(_entries(series, [""] * len(series), look))
     area.text(max((width - len(hint)) // 2, 0), area.height // 2, hint, look.faint)
     return frame.finish(hint)

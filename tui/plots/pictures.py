@@ -32,11 +32,10 @@ def pictures(width: int, height: int, images: Sequence[Picture], *, look: Look =
     canvas = look.canvas(width, height)
     pixels = [np.nan_to_num(np.asarray(image.pixels, float)).clip(0, 1) for image in images]
     room = (width - GAP * (len(images) - 1)) // max(len(images), 1) - 2, 2 * (height - 3)  # in half-cells
-    while (
-        pixels and min(pixels[0].shape) > 1 and (pixels[0].shape[1] > room[0] or pixels[0].shape[0] > room[1])
-    ):
-        pixels = [_halved(each) for each in pixels]
     rows, columns = pixels[0].shape if pixels else (0, 0)
+    while min(rows, columns) > 1 and (columns > room[0] or rows > room[1]):
+        pixels = [_halved(each) for each in pixels]
+        rows, columns = pixels[0].shape
     scale = min(room[0] // max(columns, 1), room[1] // max(rows, 1))
     scale -= scale > 3 and scale % 2  # whole cells, where that costs little
     if scale > 0:

@@ -54,35 +54,28 @@ def plane(
     look: Look = PLAIN,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
-    x: Range | None = None,
-    y: Range | None = None,
     equal: bool = False,
     x_name: str = "",
     y_name: str = "",
     hint: str = "no data yet",
-    gutter: int = 0,
 ) -> Plot:
     """Draw the layers, first at the back, on `width` × `height` cells.
 
-    The axes show `x_range` and `y_range`, or all points and curves, by way of the caller's `Range`s `x` and `y`
-    if given. `equal` makes a unit of x as long as a unit of y. The top line names the layers that have a name.
+    The axes show `x_range` and `y_range`, or all points and curves. `equal` makes a unit of x as long as a unit
+    of y. The top line names the layers that have a name.
     """
     xs, ys = _coordinates(layers)
-    x_ends = x_range or (x or Range()).fit(*_span(xs))
-    y_ends = y_range or (y or Range()).fit(*_span(ys))
-    frame = open_frame(width, height, look, x_ends, y_ends, x_name=x_name, gutter=gutter, equal=equal)
-    entries = [
-        (_sign(one, look.charset), one.name, "", one.color)
-        for one in layers
-        if not isinstance(one, Heat) and one.name
-    ]
-    frame.legend(entries, y_name)
+    x_ends = x_range or Range().fit(*_span(xs))
+    y_ends = y_range or Range().fit(*_span(ys))
+    frame = open_frame(width, height, look, x_ends, y_ends, x_name=x_name, equal=equal)
+    named = [one for one in layers if not isinstance(one, Heat) and one.name]
+    frame.legend([(_sign(one, look.charset), one.name, "", one.color) for one in named], y_name)
     for layer in layers:
         _draw(frame, layer)
     if not any(isinstance(one, Heat | Contour) for one in layers) and not np.isfinite(xs).any():
         frame.area.text(max((frame.area.width - len(hint)) // 2, 0), frame.area.height // 2, hint, look.faint)
         return frame.finish(hint)
-    return frame.finish(", ".join(_describe(one) for one in layers if not isinstance(one, Heat) and one.name))
+    return frame.finish(", ".join(_describe(one) for one in named))
 
 
 def _draw(frame: Frame, layer: Points | Curve | Contour | Heat) -> None:

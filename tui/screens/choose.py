@@ -31,10 +31,8 @@ class Choose(ModalScreen[str | None]):
         with Vertical() as box:
             box.border_title = "Another dataset begins a new run"
             box.border_subtitle = "enter opens · esc keeps this run"
-            options = [
-                Option(f"[b]{name}[/b]  {load_dataset(name).description}", id=name) for name in self.names
-            ]
-            yield OptionList(*options)
+            says = {name: load_dataset(name).description for name in self.names}
+            yield OptionList(*(Option(f"[b]{name}[/b]  {text}", id=name) for name, text in says.items()))
 
     def on_mount(self) -> None:
         if self.now in self.names:

@@ -4,9 +4,10 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.syntax import Syntax
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
@@ -18,36 +19,18 @@ from tinyvae.exact import Expectations, plain
 from tinyvae.fused import FusedGradient
 from tinyvae.gaussian import Gaussian
 
-from ..palette import NAMES, colors
+from ..palette import colors
+from ..terms import ELBO, TERMS
 
-TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
 Piece = Callable[..., Any] | type | property | str  # a str names a primitive of ops, shown with its VJP
 
 
-class Behind(NamedTuple):
-    """What is behind a term."""
-
-    formula: str
-    pieces: tuple[Piece, ...]
-
-
-BEHIND = {
-    "log_px": Behind("log pθ(x) = log ∫ p(z) pθ(x|z) dz", (plain.log_px, Target)),
-    "reconstruction": Behind(
-        "E_q[log pθ(x|z)] = ∫ q(z|x) log pθ(x|z) dz",
-        (plain.terms, "gaussian_log_likelihood", "bernoulli_log_likelihood", Expectations),
-    ),
-    "kl_prior": Behind(
-        "KL(q‖p(z)) = ½ [tr(C Cᵀ) + |mean|² − L] − Σ log C_ii", ("gaussian_kl", Gaussian, "reparameterise")
-    ),
-    "kl_posterior": Behind(
-        "KL(q‖pθ(z|x)) = ∫ q(z|x) [log q(z|x) − log pθ(z|x)] dz",
-        (plain.terms, decompose, Expectations),
-    ),
-    "elbo": Behind(
-        "ELBO = E_q[log pθ(x|z)] − KL(q‖p(z)), and its gradient by the chain rule",
-        (FusedGradient, Trainer.step),
-    ),
+BEHIND: dict[str, tuple[Piece, ...]] = {  # what computes a term: the plain way first, then the fast one
+    "log_px": (plain.log_px, Target),
+    "reconstruction": (plain.under_q, "gaussian_log_likelihood", "bernoulli_log_likelihood", Expectations),
+    "kl_prior": ("gaussian_kl", Gaussian, "reparameterise"),
+    "kl_posterior": (plain.terms, plain.under_q, decompose, Expectations),
+    "elbo": (FusedGradient, Trainer.step),
 }
 OF_PANEL = {"bound": "log_px", "parts": "reconstruction", "latent": "kl_posterior", "chase": "kl_posterior"}
 
@@ -80,9 +63,9 @@ class Code(ModalScreen[None]):
     Code Static { height: auto; }
     """
 
-    def __init__(self, term: str | None):
+    def __init__(self, term: str):
         super().__init__()
-        self.term = TERMS.index(term) if term in TERMS else TERMS.index("elbo")
+        self.term = TERMS.get(term, ELBO)
 
     def compose(self) -> ComposeResult:
         scroll = VerticalScroll()
@@ -93,17 +76,17 @@ class Code(ModalScreen[None]):
         await self._write()
 
     async def action_term(self, by: int) -> None:
-        self.term = (self.term + by) % len(TERMS)
+        terms = list(TERMS.values())
+        self.term = terms[(terms.index(self.term) + by) % len(terms)]
         await self._write()
 
     async def _write(self) -> None:
-        term = TERMS[self.term]
         scroll = self.query_one(VerticalScroll)
-        scroll.border_title = f"The code behind {NAMES[term]}"
+        scroll.border_title = f"The code behind {self.term.symbol}"
         await scroll.remove_children()
         theme = "monokai" if self.app.current_theme.dark else "friendly"
-        blocks = [Static(f"[bold {colors(self)[term]}]{BEHIND[term].formula.replace('[', chr(92) + '[')}[/]\n")]
-        for piece in BEHIND[term].pieces:
+        blocks = [Static(Text(f"{self.term.formula}\n", style=f"bold {colors(self)[self.term.key]}"))]
+        for piece in BEHIND[self.term.key]:
             where, text, first = source(piece)
             blocks.append(Static(f"[b]{where}[/b], line {first}"))
             code = Syntax(text, "python", theme=theme, line_numbers=True, start_line=first, word_wrap=True)

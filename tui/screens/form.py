@@ -23,13 +23,9 @@ class Field:
 
     @property
     def text(self) -> str:
-        if self.value is None:
-            return ""
-        return (
-            ",".join(map(str, self.value)) or "none"
-            if isinstance(self.value, tuple | list)
-            else str(self.value)
-        )
+        if isinstance(self.value, tuple | list):
+            return ",".join(map(str, self.value)) or "none"
+        return "" if self.value is None else str(self.value)
 
 
 class Form(ModalScreen[Any]):

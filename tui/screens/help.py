@@ -7,9 +7,17 @@ from textual.screen import ModalScreen
 from textual.widgets import Markdown
 
 from ..keys import markdown
+from ..terms import KL_POSTERIOR, KL_PRIOR, LOG_PX, RECONSTRUCTION, RESIDUAL, TERMS, Quantity
 from ..widgets.panel import Panel
 
-INTRO = """\
+
+def described(quantity: Quantity) -> str:
+    name = "" if quantity.name == quantity.symbol else f", {quantity.name}"
+    return f"- **{quantity.symbol}**{name}: {quantity.sentence}"
+
+
+WORDS = "\n".join(described(quantity) for quantity in (*TERMS.values(), RESIDUAL))
+INTRO = f"""\
 # What you see
 
 A **variational autoencoder** learns two things at once. The *decoder*, with parameters **θ**, says how a data
@@ -18,22 +26,18 @@ distribution q(z|x). The exact answer to that guess is the posterior pθ(z|x), a
 
 The line at the top always balances:
 
-    log pθ(x)  =  E_q[log pθ(x|z)]  −  KL(q‖p(z))  +  KL(q‖pθ(z|x))
+    {LOG_PX.symbol}  =  {RECONSTRUCTION.symbol}  −  {KL_PRIOR.symbol}  +  {KL_POSTERIOR.symbol}
 
-- **log pθ(x)**: how probable the model finds the data. Only θ can change it.
-- **E_q[log pθ(x|z)]**, reconstruction: how well x is explained by a z that q draws.
-- **KL(q‖p(z))**: how far q is from the prior, N(0, 1). Only φ can change it. Mind the minus sign before it.
-- **KL(q‖pθ(z|x))**: how far q is from the posterior. Never negative.
-- **ELBO**: the first two together, reconstruction − KL(q‖p(z)). Training raises this.
+{WORDS}
 
 *by θ* and *by φ* split the change in the last step between the two. Values are nats per data point.
 
 # Try this
 
 1. Press **space** and watch. Press **t** to freeze θ: log p stops moving at once, to the last bit. Every nat that
-   the ELBO still gains, KL(q‖pθ(z|x)) loses: q approaches the posterior of *this* θ.
-2. Press **t** again, then **p** to freeze φ: now KL(q‖p(z)) stands still, log p rises, and the gap may open.
-3. With both on, count how often the ELBO rises while KL(q‖pθ(z|x)) rises too: φ chases a moving target.
+   the ELBO still gains, {KL_POSTERIOR.symbol} loses: q approaches the posterior of *this* θ.
+2. Press **t** again, then **p** to freeze φ: now {KL_PRIOR.symbol} stands still, log p rises, and the gap may open.
+3. With both on, count how often the ELBO rises while {KL_POSTERIOR.symbol} rises too: φ chases a moving target.
 
 # Keys
 

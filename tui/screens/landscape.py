@@ -19,20 +19,15 @@ from tinyvae.exact.landscape import Landscape, landscape
 from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, plane
 from ..session import Session
+from ..terms import TERMS
 
-TERMS = ("elbo", "log_px", "kl_posterior", "kl_prior")
-NAMES = {
-    "elbo": "ELBO",
-    "log_px": "log p(x)",
-    "kl_posterior": "KL to the posterior",
-    "kl_prior": "KL to the prior",
-}
-SAYS = {
+SAYS = {  # what the picture of a term shows
     "elbo": "What training climbs: it depends on both directions, and the ridge runs aslant.",
-    "log_px": "Vertical lines only: moving φ cannot change log p(x).",
+    "log_px": "Vertical lines only: moving φ cannot change log p.",
     "kl_posterior": "The distance of q from the posterior: its valley is where φ has caught up with θ.",
-    "kl_prior": "Horizontal lines only: moving θ cannot change KL to the prior.",
+    "kl_prior": "Horizontal lines only: moving θ cannot change KL to prior.",
 }
+PICTURES = tuple(SAYS)
 PATH = 40  # steps whose way is shown, and whose length is the unit of both axes
 POINTS = {1: 64, 2: 12}  # data points over which the terms are averaged here
 
@@ -67,12 +62,12 @@ class LandscapeScreen(ModalScreen[None]):
         self.compute()
 
     def action_term(self, by: int) -> None:
-        self.term = (self.term + by) % len(TERMS)
+        self.term = (self.term + by) % len(PICTURES)
         self._show_term()
 
     def _show_term(self) -> None:
-        term = TERMS[self.term]
-        self.query_one(Vertical).border_title = f"Landscape: {NAMES[term]}"
+        term = PICTURES[self.term]
+        self.query_one(Vertical).border_title = f"Landscape: {TERMS[term].name}"
         self.query_one("#says", Static).update(SAYS[term])
         self.query_one(Map).show(term)
 
@@ -104,7 +99,7 @@ class Map(Widget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.term = TERMS[0]
+        self.term = PICTURES[0]
         self.found: Landscape | None = None
         self.path: list[Any] = []
         self.plot: Plot | None = None
@@ -123,9 +118,9 @@ class Map(Widget):
     def render_line(self, y: int) -> Strip:
         if self.plot is None:
             self.plot = self._draw(self.size)
-        return (
-            self.plot.strips[y] if y < len(self.plot.strips) else Strip.blank(self.size.width, self.rich_style)
-        )
+        if y < len(self.plot.strips):
+            return self.plot.strips[y]
+        return Strip.blank(self.size.width, self.rich_style)
 
     def _draw(self, size: Size) -> Plot:
         palette, ground = colors(self), background(self)
@@ -135,8 +130,8 @@ class Map(Widget):
             reach = float(self.found.a[-1])
             field = self.found.terms[self.term]
             known = field[np.isfinite(field)]
-            low, high = (np.quantile(known, [0.02, 1.0]) if self.term in ("elbo", "log_px") else
-                         np.quantile(known, [0.0, 0.98]))  # fmt: skip
+            rises = self.term in ("elbo", "log_px")  # its worst values, of no interest, are the lowest
+            low, high = np.quantile(known, [0.02, 1.0] if rises else [0.0, 0.98])
             extent = (-reach, reach, -reach, reach)
             levels = np.linspace(low, high, 9)[1:-1]
             color = palette[self.term]
@@ -147,13 +142,6 @@ class Map(Widget):
                 Points([0.0], [0.0], palette["bad"], "◆", "now"),
             ]
         return plane(
-            size.width,
-            size.height,
-            layers,
-            look=look(self),
-            x_range=(-reach, reach),
-            y_range=(-reach, reach),
-            x_name="θ: 1 is the way of these steps",
-            y_name="φ",
-            hint="computing …",
-        )
+            size.width, size.height, layers, look=look(self), x_range=(-reach, reach), y_range=(-reach, reach),
+            x_name="θ: 1 is the way of these steps", y_name="φ", hint="computing …",
+        )  # fmt: skip

@@ -1,12 +1,11 @@
 """What a run is made of, data and model: to change it is to begin another run."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from tinyvae.runs import Config
 
-from ..cli import latent_dim, positive, whole, widths
+from ..arguments import latent_dim, one_of, or_empty, positive, whole, widths
 from .form import Field, Form
 
 
@@ -17,19 +16,19 @@ class NewRun(Form):
         self.config = config
         fields = [
             Field("dataset", "dataset: its name, or a file", config.dataset, str),
-            Field("n", "data points (empty: as many as it has)", config.n, _or_empty(whole(2))),
+            Field("n", "data points (empty: as many as it has)", config.n, or_empty(whole(2))),
             Field("data_seed", "seed of the dataset", config.data_seed, whole(0)),
-            Field("latent_dim", "dimensions of z: 1, 2 (empty: its own)", config.latent_dim, _or_empty(latent_dim)),
+            Field("latent_dim", "dimensions of z: 1, 2 (empty: its own)", config.latent_dim, or_empty(latent_dim)),
             Field("hidden", "widths of the hidden layers, or none", tuple(config.hidden), widths),
             Field(
                 "likelihood", "p(x|z): gaussian, bernoulli (empty: its own)", config.likelihood,
-                _or_empty(_one_of("gaussian", "bernoulli")),
+                or_empty(one_of("gaussian", "bernoulli")),
             ),
-            Field("covariance", "covariance of q: diagonal, full", config.covariance, _one_of("diagonal", "full")),
-            Field("noise", "noise: shared, per-dimension", config.noise, _one_of("shared", "per-dimension")),
-            Field("noise_std", "noise std (empty: learned)", config.noise_std, _or_empty(positive)),
+            Field("covariance", "covariance of q: diagonal, full", config.covariance, one_of("diagonal", "full")),
+            Field("noise", "noise: shared, per-dimension", config.noise, one_of("shared", "per-dimension")),
+            Field("noise_std", "noise std (empty: learned)", config.noise_std, or_empty(positive)),
             Field("seed", "seed of weights, minibatches and noise", config.seed, whole(0)),
-            Field("precision", "precision: float64, float32", config.precision, _one_of("float64", "float32")),
+            Field("precision", "precision: float64, float32", config.precision, one_of("float64", "float32")),
         ]  # fmt: skip
         super().__init__("Data and model of a new run", "Begin the new run", fields)
 
@@ -37,16 +36,3 @@ class NewRun(Form):
         config = replace(self.config, **changes)
         config.open()  # what is wrong with it is said here, and the present run goes on
         return config
-
-
-def _or_empty(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: parse(text) if text else None
-
-
-def _one_of(*known: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in known:
-            raise ValueError(f"expected {' or '.join(known)}, got {text!r}")
-        return text
-
-    return parse

@@ -15,6 +15,7 @@ from tinyvae.lessons.coin import surface
 
 from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, plane
+from ..terms import ELBO
 
 SAYS = (
     "t across: how likely heads are; p up: how far q leans. ◆ is the highest ELBO. The vertical line is the t of "
@@ -56,33 +57,24 @@ class CoinMap(Widget):
     def render_line(self, y: int) -> Strip:
         if self.plot is None:
             self.plot = self._draw()
-        return (
-            self.plot.strips[y] if y < len(self.plot.strips) else Strip.blank(self.size.width, self.rich_style)
-        )
+        if y < len(self.plot.strips):
+            return self.plot.strips[y]
+        return Strip.blank(self.size.width, self.rich_style)
 
     def _draw(self) -> Plot:
         palette, found = colors(self), self.found
-        t, p, field = (
-            (float(found.t[0]), float(found.t[-1])),
-            (float(found.p[0]), float(found.p[-1])),
-            found.elbo.T,
-        )
+        t, p = (float(found.t[0]), float(found.t[-1])), (float(found.p[0]), float(found.p[-1]))
+        field = found.elbo.T
         low, high = float(np.quantile(field, 0.3)), float(field.max())
         levels = (high - (high - low) * np.linspace(0.02, 1, 8) ** 2).tolist()
         likelihood = found.likelihood_best
         layers: list[Any] = [
             Heat(field, palette["elbo"], background(self), low, high, (*t, *p)),
-            Contour(field, levels, palette["text"], "ELBO", extent=(*t, *p)),
+            Contour(field, levels, palette["text"], ELBO.short, extent=(*t, *p)),
             Curve([likelihood, likelihood], list(p), palette["log_px"], "maximum likelihood"),
             Points([found.best[0]], [found.best[1]], palette["bad"], "◆", "highest ELBO"),
         ]
+        size = self.size
         return plane(
-            self.size.width,
-            self.size.height,
-            layers,
-            look=look(self),
-            x_range=t,
-            y_range=p,
-            x_name="t",
-            y_name="p",
+            size.width, size.height, layers, look=look(self), x_range=t, y_range=p, x_name="t", y_name="p"
         )

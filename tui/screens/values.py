@@ -15,15 +15,9 @@ from textual.widgets import Static
 
 from ..palette import colors
 from ..session import Session
+from ..terms import RESIDUAL, TERMS
 from ..widgets.identity import number, signed, size
 
-COLUMNS = {
-    "log_px": "log p",
-    "reconstruction": "recon.",
-    "kl_prior": "KL prior",
-    "kl_posterior": "KL post.",
-    "elbo": "ELBO",
-}
 ROOM_FOR_CHANGES = 104  # columns
 
 
@@ -54,10 +48,10 @@ class Values(ModalScreen[int | None]):
     def on_mount(self) -> None:
         palette = colors(self)
         heads = Text(f"{'step':>7} θφ ")
-        for name, head in COLUMNS.items():
+        for name, term in TERMS.items():
             change = f" {'Δ':>7}" if self.app.size.width >= ROOM_FOR_CHANGES + 8 else ""
-            heads.append(f"{head:>10}{change}", style=palette[name])
-        self.query_one("#heads", Static).update(heads.append("  residual"))
+            heads.append(f"{term.short:>10}{change}", style=palette[name])
+        self.query_one("#heads", Static).update(heads.append(f"  {RESIDUAL.short}"))
 
     def action_choose(self) -> None:
         self.dismiss(self.query_one(Rows).cursor)
@@ -76,7 +70,7 @@ class Rows(ScrollView, can_focus=True):
     def __init__(self, session: Session):
         super().__init__()
         self.session = session
-        self.cursor = session.step if session.shown is None else session.shown
+        self.cursor = session.step if session.viewed is None else session.viewed
 
     def on_mount(self) -> None:
         self.virtual_size = Size(0, len(self.session.history))
@@ -101,7 +95,7 @@ class Rows(ScrollView, can_focus=True):
         base = self.rich_style + Style(reverse=step == self.cursor)
         switches = ("θ" if row["theta_on"] else "·") + ("φ" if row["phi_on"] else "·")
         segments = [Segment(f"{step:>7} {switches} ", base)]
-        for name in COLUMNS:
+        for name in TERMS:
             change = signed(row[name] - before[name]) if step else ""
             change = f" {change:>7}" if self.app.size.width >= ROOM_FOR_CHANGES + 8 else ""
             segments.append(Segment(f"{number(row[name]):>10}{change}", base + Style.parse(palette[name])))

@@ -11,6 +11,7 @@ from ..history import History
 from ..palette import background, colors, look
 from ..plots import LINEAR, LOG, SYMLOG, Band, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
 from ..session import Session
+from ..terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, Q_RECOVERED, RECONSTRUCTION, TARGET_MOVED, Quantity
 from ..view import View
 from .panel import Panel
 
@@ -34,7 +35,7 @@ def running_mean(values: Any, steps: int) -> Any:
 class StepChart(Panel):
     """Columns of the history over the steps, with a mark wherever the user changed something."""
 
-    COLUMNS: tuple[tuple[str, str], ...] = ()  # what to draw, and how the legend calls it
+    COLUMNS: tuple[Quantity, ...] = ()  # what to draw
     SCALES: tuple[Scale, ...] = (LINEAR, SYMLOG)
     SMOOTHED = False
 
@@ -132,7 +133,7 @@ class StepChart(Panel):
         self.refresh()
 
     def show(self, view: View, session: Session) -> None:
-        if session.shown is not None:
+        if session.viewed is not None:
             self.window.reveal(float(view.step))
             self._say()
         super().show(view, session)
@@ -148,49 +149,37 @@ class StepChart(Panel):
         series = []
         if session.other is not None:  # the run before the branch, dimmed
             steps = session.other.column("step")
-            for name, _ in self.COLUMNS:
-                color = mix(ground, self.color(name, palette), 0.45)
-                values = self._drawn(session.other, name, session)
+            for one in self.COLUMNS:
+                color = mix(ground, palette[one.key], 0.45)
+                values = self._drawn(session.other, one, session)
                 series.append(Series("", steps, values, color, value="", connect=True))
         steps = session.history.column("step")
-        for name, label in self.COLUMNS:
-            values = self._drawn(session.history, name, session)
-            series.append(Series(label, steps, values, self.color(name, palette), connect=True))
+        for one in self.COLUMNS:
+            values = self._drawn(session.history, one, session)
+            series.append(Series(one.short, steps, values, palette[one.key], connect=True))
         series += self.extra(session, palette)
-        crosshair = (
-            self.pointed if self.pointed is not None else view.step if session.shown is not None else None
-        )
+        looked_at = None if session.viewed is None else view.step
+        crosshair = looked_at if self.pointed is None else self.pointed
         last, now = float(session.step), float(view.step)
         ends = self.window.ends(last, now)
         first, end = ends or (0.0, last)
         return line_chart(
-            size.width,
-            size.height,
-            series,
-            look=look(self),
-            x=self.x,
-            y=self.y,
-            window=ends,
-            settled=SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0,
-            band=self.band(palette),
+            size.width, size.height, series, look=look(self), x=self.x, y=self.y, window=ends, gutter=GUTTER,
+            settled=SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0, band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
             crosshair=crosshair,
-            gutter=GUTTER,
-        )
+        )  # fmt: skip
 
-    def _drawn(self, history: History, name: str, session: Session) -> Any:
-        values = self.values(history, name, session)
+    def _drawn(self, history: History, what: Quantity, session: Session) -> Any:
+        values = self.values(history, what, session)
         return running_mean(values, SMOOTH) if self.smoothed else values
 
-    def values(self, history: History, name: str, session: Session) -> Any:
-        return history.column(name) * session.units.factor
+    def values(self, history: History, what: Quantity, session: Session) -> Any:
+        return history.column(what.key) * session.units.factor
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
         """What a chart shows besides columns of the history."""
         return []
-
-    def color(self, name: str, palette: dict[str, str]) -> str:
-        return palette[name]
 
     def band(self, palette: dict[str, str]) -> Band | None:
         return None
@@ -200,22 +189,22 @@ class BoundChart(StepChart):
     """log p(x) and the ELBO below it; the shaded gap between them is kl_posterior."""
 
     TITLE = "log p(x) and its bound"
-    COLUMNS = (("elbo", "ELBO"), ("log_px", "log p(x)"))
+    COLUMNS = (ELBO, LOG_PX)
     HELP = (
         "How well the model explains the data (log p) and the bound that training raises (ELBO). "
-        "The shaded gap between them is KL(q‖pθ(z|x)): how far q is from the posterior of the present θ. "
+        f"The shaded gap between them is {KL_POSTERIOR.symbol}: how far q is from the posterior of the present θ. "
         "A bound can never lie above what it bounds."
     )
 
     def band(self, palette: dict[str, str]) -> Band:
-        return Band("log p(x)", "ELBO", mix(background(self), palette["kl_posterior"], 0.3))
+        return Band(LOG_PX.short, ELBO.short, mix(background(self), palette[KL_POSTERIOR.key], 0.3))
 
 
 class PartsChart(StepChart):
     """Reconstruction and the two KLs."""
 
     TITLE = "what they are made of"
-    COLUMNS = (("reconstruction", "recon."), ("kl_prior", "KL prior"), ("kl_posterior", "KL posterior"))
+    COLUMNS = (RECONSTRUCTION, KL_PRIOR, KL_POSTERIOR)
     HELP = (
         "Reconstruction: how well x is explained from z drawn by q. KL to prior: what q spends on telling the data "
         "points apart; it usually rises while training, and that is no bug. KL to posterior: what q misses."
@@ -233,20 +222,17 @@ class PursuitChart(StepChart):
     """How far θ moved the target in each step, and how far φ brought q towards it."""
 
     TITLE = "the target moves, q follows"
-    COLUMNS = (("target_moved", "target moved"), ("kl_posterior_by_phi", "q recovered"))
+    COLUMNS = (TARGET_MOVED, Q_RECOVERED)
     SCALES = (LOG, SYMLOG, LINEAR)
     SMOOTHED = True  # minibatch noise would hide who is ahead
     HELP = (
-        "In each step: the distance KL(pθ(z|x)‖pθ'(z|x)) by which θ moved the posterior, and by how much φ lowered "
-        "KL(q‖pθ(z|x)). While the first is above the second, q chases a target that runs away. Where a step of φ "
-        "recovered nothing the second curve has a gap."
+        f"*{TARGET_MOVED.short}*: {TARGET_MOVED.sentence} *{Q_RECOVERED.short}*: {Q_RECOVERED.sentence} "
+        "While the first is above the second, q chases a target that runs away. Where a step of φ recovered nothing "
+        "the second curve has a gap."
     )
 
-    def values(self, history: History, name: str, session: Session) -> Any:
-        values = history.column(name)
-        if name == "kl_posterior_by_phi":
+    def values(self, history: History, what: Quantity, session: Session) -> Any:
+        values = history.column(what.key)
+        if what is Q_RECOVERED:
             values = -values
         return np.where(values > 0, values, np.nan) * session.units.factor
-
-    def color(self, name: str, palette: dict[str, str]) -> str:
-        return palette["posterior" if name == "target_moved" else "q"]

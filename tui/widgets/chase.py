@@ -12,7 +12,7 @@ from ..session import Session
 from ..view import View
 from .panel import Panel
 
-TRAIL = 24  # how many looks back the trails reach
+TRAIL = 24  # how many frames back the trails reach
 
 
 class ChasePlane(Panel):
@@ -45,24 +45,18 @@ class ChasePlane(Panel):
         palette, ground = colors(self), background(self)
         _, across, up = self._trail[-1]
         low, high = self._ends(np.concatenate([across, up]))
-        trail = np.array([(t[view.chosen], q[view.chosen]) for _, t, q in self._trail])
+        trail = np.array([(t[view.selected], q[view.selected]) for _, t, q in self._trail])
         layers: list[Any] = [
             Curve([low, high], [low, high], palette["faint"], "q = posterior"),
             Points(across, up, palette["q"]),
             Curve(trail[:, 0], trail[:, 1], palette["text"], fade=mix(ground, palette["text"], 0.2)),
-            Points(across[[view.chosen]], up[[view.chosen]], palette["text"], "◆"),
+            Points(across[[view.selected]], up[[view.selected]], palette["text"], "◆"),
         ]
         index = "₁" if view.model.latent_dim == 2 else ""
         return plane(
-            size.width,
-            size.height,
-            layers,
-            look=look(self),
-            x_range=(low, high),
-            y_range=(low, high),
-            x_name=f"mean of pθ(z{index}|x)",
-            y_name=f"mean of q(z{index}|x)",
-        )
+            size.width, size.height, layers, look=look(self), x_range=(low, high), y_range=(low, high),
+            x_name=f"mean of pθ(z{index}|x)", y_name=f"mean of q(z{index}|x)",
+        )  # fmt: skip
 
     def _ends(self, values: Any) -> tuple[float, float]:
         reach = max(1.0, float(np.abs(values).max()))

@@ -8,13 +8,18 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
-from ..notes import Lamp
-from ..palette import NAMES, colors
+from ..notes import Invariant
+from ..palette import colors
 from ..session import Session
+from ..terms import TERMS
 from ..view import Units, View
 
-TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior")
-SIGNS = {"log_px": "=", "reconstruction": "−", "kl_prior": "+", "kl_posterior": "│"}  # after the term
+SIGNS = {
+    "log_px": "=",
+    "reconstruction": "−",
+    "kl_prior": "+",
+    "kl_posterior": "│",
+}  # what stands after the term
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -89,7 +94,7 @@ class Identity(Widget):
             return Text("")
         lines = self._terms(self.view.row, self.session.units)
         lines.append(self._certificate(self.view.row, self.session.trainer.tolerance))
-        lines.append(self._meter(self.view) if self.view.meter else self._lamps(self.session.lamps()))
+        lines.append(self._meter(self.view) if self.view.meter else self._invariants(self.session.invariants()))
         session, palette = self.session, colors(self)
         color = palette["bad"] if session.stopped else palette["elbo"] if session.caption else palette["text"]
         words = session.stopped or session.caption or session.note(self.view.step)
@@ -105,25 +110,24 @@ class Identity(Widget):
         lines = [Text() for _ in range(4)]
         for line, head in zip(lines, ("", "", "by θ", "by φ")):
             line.append(f"{head:<{8 if roomy else 5}}", style=palette["faint"])
-        largest = max(abs(row[f"{t}_by_{g}"]) for t in TERMS for g in ("theta", "phi"))
-        for term in TERMS:
-            color, column = palette[term], (22 if bars else 17) if roomy else max(len(NAMES[term]), 10)
+        largest = max(abs(row[f"{t}_by_{g}"]) for t in SIGNS for g in ("theta", "phi"))
+        for term, sign in SIGNS.items():
+            color, symbol = palette[term], TERMS[term].symbol
+            column = (22 if bars else 17) if roomy else max(len(symbol), 10)
             changes = [row[f"{term}_by_{group}"] for group in ("theta", "phi")]
             texts = [signed(change * units.factor) for change in changes]
             if bars:
                 texts = [f"{text:>8} {bar(change, largest)}" for text, change in zip(texts, changes)]
-            values = (NAMES[term], number(row[term] * units.factor), *texts)
+            values = (symbol, number(row[term] * units.factor), *texts)
             self._columns[term] = (lines[0].cell_len, lines[0].cell_len + column)
             for k, (line, text) in enumerate(zip(lines, values)):
                 line.append(text.center(column), style=f"bold {color}" if k < 2 else color)
-                line.append(f" {SIGNS[term] if k < 2 else ' '} ", style=palette["faint"])
-        color, sign = palette["elbo"], -1 if units.loss else 1
-        scale = sign * units.factor
+                line.append(f" {sign if k < 2 else ' '} ", style=palette["faint"])
+        color, scale = palette["elbo"], -units.factor if units.loss else units.factor
         texts = [number(row["elbo"] * scale), *(signed(row[f"elbo_by_{g}"] * scale) for g in ("theta", "phi"))]
+        column = 12 if units.loss and roomy else 8
         for k, (line, text) in enumerate(zip(lines, ["loss = −ELBO" if units.loss else "ELBO", *texts])):
-            line.append(
-                f"{text:>{12 if units.loss and roomy else 8}}", style=f"bold {color}" if k < 2 else color
-            )
+            line.append(f"{text:>{column}}", style=f"bold {color}" if k < 2 else color)
         if roomy:
             lines[0].append(f"   {units.unit}", style=palette["faint"])
             lines[1].append(f"   {units.of}", style=palette["faint"])
@@ -153,17 +157,17 @@ class Identity(Widget):
         text.append("   to the true posterior ", style=palette["faint"])
         return text.append(number(view.true_kl), style=f"bold {palette['bad']}")
 
-    def _lamps(self, lamps: tuple[Lamp, ...]) -> Text:
-        """A lamp each: grey while it watches nothing, green while it holds, red for good once it broke."""
+    def _invariants(self, invariants: tuple[Invariant, ...]) -> Text:
+        """A sign each: grey while it watches nothing, green while it holds, red for good once it broke."""
         palette, text = colors(self), Text()
-        for lamp in lamps:
-            if lamp.broken_at is not None:
-                sign, style, note = "✗", palette["bad"], f"broken at step {lamp.broken_at}"
-            elif lamp.steps:
-                sign, style, note = "✓", palette["good"], f"in all {lamp.steps} steps"
+        for one in invariants:
+            if one.broken_at is not None:
+                sign, style, note = "✗", palette["bad"], f"broken at step {one.broken_at}"
+            elif one.steps:
+                sign, style, note = "✓", palette["good"], f"in all {one.steps} steps"
             else:
                 sign, style, note = "○", palette["faint"], ""
-            text.append(f"{sign} ", style=f"bold {style}" if lamp.watching else style)
-            text.append(lamp.says, style=palette["text"] if lamp.watching else palette["faint"])
+            text.append(f"{sign} ", style=f"bold {style}" if one.watching else style)
+            text.append(one.says, style=palette["text"] if one.watching else palette["faint"])
             text.append(f" {note}   " if note and self.size.width >= 100 else "   ", style=style)
         return text

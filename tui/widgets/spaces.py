@@ -23,12 +23,12 @@ from ..plots import (
     mix,
     pictures,
     plane,
-)
+)  # fmt: skip
 from ..session import Session
 from ..view import Latent, View
 from .panel import Panel
 
-GHOST = 24  # how many looks back the ghost of the posterior stands
+GHOST = 24  # how many frames back the ghost of the posterior stands
 
 
 class LatentPanel(Panel):
@@ -50,9 +50,9 @@ class LatentPanel(Panel):
         self._past: deque[tuple[int, int, Latent]] = deque(maxlen=GHOST)
 
     def show(self, view: View, session: Session) -> None:
-        while self._past and (self._past[-1][0] >= view.step or self._past[-1][1] != view.chosen):
+        while self._past and (self._past[-1][0] >= view.step or self._past[-1][1] != view.selected):
             self._past.pop()  # looking back, or at another x
-        self._past.append((view.step, view.chosen, view.latent))
+        self._past.append((view.step, view.selected, view.latent))
         super().show(view, session)
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
@@ -80,23 +80,14 @@ class LatentPanel(Panel):
         ]
         if name:
             fields.insert(1, (ghost, ghost.posterior, pale, name))
-        layers: list[Heat | Contour] = [
-            Heat(latent.posterior, palette["posterior"], ground, extent=_extent(latent))
-        ]
+        reach = _extent(latent)
+        layers: list[Heat | Contour] = [Heat(latent.posterior, palette["posterior"], ground, extent=reach)]
         for where, field, color, label in fields:
             layers.append(Contour(field, density_levels(field), color, label, extent=_extent(where)))
-        reach = _extent(latent)
         return plane(
-            size.width,
-            size.height,
-            layers,
-            look=look(self),
-            x_range=reach[:2],
-            y_range=reach[2:],
-            equal=True,
-            x_name="z₁",
-            y_name="z₂",
-        )
+            size.width, size.height, layers, look=look(self), x_range=reach[:2], y_range=reach[2:], equal=True,
+            x_name="z₁", y_name="z₂",
+        )  # fmt: skip
 
 
 def _extent(latent: Latent) -> tuple[float, float, float, float]:
@@ -114,7 +105,7 @@ class DataPanel(Panel):
         "Bits that make a square are shown as pictures: x, and how probable the decoder finds each bit."
     )
 
-    class Chosen(Message):
+    class Selected(Message):
         """A data point was clicked."""
 
         def __init__(self, point: int):
@@ -143,7 +134,7 @@ class DataPanel(Panel):
         lines = decoded if decoded.ndim == 3 else decoded[None]
         broken = np.concatenate([np.vstack([line, [[np.nan, np.nan]]]) for line in lines])
         candidates = project(view.evaluation.target.x)
-        mine, again = candidates[view.chosen], project(view.reconstruction[None])[0]
+        mine, again = candidates[view.selected], project(view.reconstruction[None])[0]
         self._points = (candidates[:, 0], candidates[:, 1])
         low, high = data.min(axis=0), data.max(axis=0)
         layers: list[Any] = [
@@ -152,29 +143,23 @@ class DataPanel(Panel):
             Points([mine[0]], [mine[1]], palette["text"], "◆", "x"),
             Points([again[0]], [again[1]], palette["q"], "+", "from q's mean"),
         ]
+        x_range, y_range = self.x_range.fit(low[0], high[0]), self.y_range.fit(low[1], high[1])
         return plane(
-            size.width,
-            size.height,
-            layers,
-            look=look(self),
-            x_range=self.x_range.fit(low[0], high[0]),
-            y_range=self.y_range.fit(low[1], high[1]),
-            equal=True,
-            x_name=names[0],
-            y_name=names[1],
-        )
+            size.width, size.height, layers, look=look(self), x_range=x_range, y_range=y_range, equal=True,
+            x_name=names[0], y_name=names[1],
+        )  # fmt: skip
 
     def _images(self, view: View, size: Size, side: int) -> Plot:
         """The chosen x and, beside it, the decoder's probabilities at q's mean, as images."""
         palette, ground = colors(self), background(self)
         self._points = (np.zeros(0), np.zeros(0))
-        shown = (view.x, palette["text"], "◆ x"), (view.reconstruction, palette["q"], "+ from q's mean")
-        images = [Picture(values.reshape(side, side), color, ground, name) for values, color, name in shown]
-        return pictures(size.width, size.height, images, look=look(self))
+        x = Picture(view.x.reshape(side, side), palette["text"], ground, "◆ x")
+        again = Picture(view.reconstruction.reshape(side, side), palette["q"], ground, "+ from q's mean")
+        return pictures(size.width, size.height, [x, again], look=look(self))
 
     def on_click(self, event: events.Click) -> None:
         at = event.get_content_offset(self)
         if self.plot is not None and at is not None:
             point = self.plot.nearest(*self._points, at.x, at.y)
             if point is not None:
-                self.post_message(self.Chosen(point))
+                self.post_message(self.Selected(point))
