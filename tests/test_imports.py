@@ -185,9 +185,8 @@ def tell():
 @pytest.mark.parametrize("wanted", [None, "2"])
 def test_the_program_computes_with_one_thread_unless_it_is_told_otherwise(door, wanted, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(AT_EXIT)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": wanted or ""}
-    if wanted is None:
-        del environment["OPENBLAS_NUM_THREADS"]
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment |= {"PYTHONPATH": str(tmp_path)} | ({"OPENBLAS_NUM_THREADS": wanted} if wanted else {})
     run = subprocess.run(
         [sys.executable, *door, "--version"], capture_output=True, text=True, timeout=60, env=environment
     )

@@ -1,26 +1,39 @@
 """The program: `tinyvae` and `python -m tinyvae`."""
 
+import ctypes
 import os
 import sys
 
 from . import cli
 
+SETTERS = (
+    "scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads", "openblas_set_num_threads64_",
+    "openblas_set_num_threads",
+)  # fmt: skip
+
 
 def main() -> None:
-    cli.parser().parse_args()  # --help and mistakes end here, without a second start
-    start_again_with_one_thread()
+    with_one_thread()
     sys.exit(cli.main())
 
 
-def start_again_with_one_thread() -> None:
-    """Matrices this small are slower on two cores than on one, but OpenBLAS reads this variable only when NumPy is
-    loaded, which importing anything of tinyvae has done by now. So the program replaces itself, once.
+def with_one_thread() -> None:
+    """Matrices this small are slower on two cores than on one.
 
-    Not on Windows: there the shell would take the terminal back; the run goes on with the threads it has.
+    OpenBLAS reads its variable when NumPy is loaded, which importing anything of tinyvae has done by now: the
+    variable is for the processes that this one starts, and this one is told by the function that OpenBLAS has for
+    it, under the name it has in this NumPy. None of the names: NumPy computes with something else. (On Windows they
+    are not found, and the run goes on with the threads it has.)
     """
-    if os.name == "posix" and "OPENBLAS_NUM_THREADS" not in os.environ:
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if "OPENBLAS_NUM_THREADS" in os.environ:
+        return
+    from numpy.linalg import _umath_linalg
+
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    library = ctypes.CDLL(_umath_linalg.__file__)
+    for name in SETTERS:
+        if hasattr(library, name):
+            getattr(library, name)(1)
 
 
 if __name__ == "__main__":
