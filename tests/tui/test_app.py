@@ -239,7 +239,7 @@ async def test_the_help_names_every_key_and_begins_with_the_focused_panel():
         assert name in source
 
 
-@pytest.mark.parametrize("number, expected", [("1", "def "), ("2", "Target"), ("4", "log"), ("5", "decode")])
+@pytest.mark.parametrize("number, expected", [("1", "def "), ("2", "def terms"), ("4", "log"), ("5", "decode")])
 async def test_the_code_behind_a_panel_is_shown_with_file_and_line(number, expected):
     async with opened() as (app, pilot):
         await press(pilot, number, "c")

@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rich.syntax import Syntax
@@ -44,9 +43,9 @@ def source(piece: Piece) -> tuple[str, str, int]:
         assert vjp is not None  # every primitive has one
         return f"{piece}   tinyvae/ops.py", text[start : vjp.end()], text.count("\n", 0, start) + 1
     lines, first = inspect.getsourcelines(piece)  # type: ignore[arg-type]
-    path = Path(inspect.getfile(piece))  # type: ignore[arg-type]
+    file = piece.__module__.replace(".", "/") + ".py"
     name = getattr(piece, "__qualname__", "")
-    return f"{name}   {path.parent.name}/{path.name}", "".join(lines), first
+    return f"{name}   {file}", "".join(lines), first
 
 
 class Code(ModalScreen[None]):

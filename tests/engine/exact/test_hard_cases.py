@@ -376,6 +376,6 @@ def test_a_q_whose_scale_overflows_is_a_divergence_and_not_a_crash(L, optimizer,
     x = (x > 0).astype(float) if likelihood == "bernoulli" else x
     model = tv.VAE(2, L, hidden=(5,), likelihood=likelihood)
     t = tv.Trainer(model, x, batch_size=5, optimizer=optimizer, learning_rate=rate, tolerance=1e-4)
-    with within(8), pytest.raises(tv.Diverged, match="step [0-9]+: .* is not finite; try a smaller"):
+    with within(60), pytest.raises(tv.Diverged, match="step [0-9]+: .* is not finite; try a smaller"):
         list(t.steps(12))
     assert np.isfinite(t.theta).all() and np.isfinite(t.phi).all()
