@@ -19,19 +19,22 @@ class Recommended:
 
     n: int | None = 256  # data points; None: all that a file has
     hidden: tuple[int, ...] = (32, 32)
+    covariance: str = "diagonal"
     learning_rate: float = 1e-2
     batch_size: int = 256
+    samples: int = 1
     noise_init: float = NOISE_INIT  # where a Gaussian noise is learned
     look_at: tuple[float, ...] | None = None  # the app opens on the data point nearest to this one
 
 
 RECOMMENDED = {
-    "arc": Recommended(),
-    "crossing": Recommended(look_at=(0.0, 0.0)),  # where the posterior has two modes
-    "pinwheel": Recommended(),
-    "linear": Recommended(n=1000),
-    "linear-test": Recommended(n=1000),
-    "bars": Recommended(n=1024, learning_rate=5e-3, batch_size=128),
+    "arc": Recommended(learning_rate=3e-3, batch_size=64, noise_init=0.2),
+    # The look is at the crossing itself, where the posterior has two modes.
+    "crossing": Recommended(hidden=(32, 32, 32), samples=2, noise_init=0.1, look_at=(0.0, 0.0)),
+    "pinwheel": Recommended(n=1024, covariance="full", batch_size=512, noise_init=0.1),
+    "linear": Recommended(n=1000, noise_init=0.2),
+    "linear-test": Recommended(n=1000, noise_init=0.2),
+    "bars": Recommended(n=2048, learning_rate=5e-3, batch_size=128),
 }
 
 
@@ -44,4 +47,4 @@ def for_file(x: Array) -> Recommended:
 def of_v1(name: str) -> Recommended:
     """What `v1:` lines of text took for granted, whatever is recommended today."""
     n = (1000 if name.startswith("linear") else 256) if name in RECOMMENDED else None
-    return Recommended(n, learning_rate=3e-3, batch_size=64, noise_init=1.0)
+    return Recommended(n, (32, 32), "diagonal", 3e-3, 64, 1, 1.0)

@@ -20,6 +20,7 @@ class StepRecord:
 
     step: int  # counted from 1: the state after this many steps
     update: Update
+    beta: float  # the weight of kl_prior in what the step followed
     terms: MeanTerms | None  # after the step, over the evaluation set
     attribution: Attribution | None  # what θ and what φ changed in this step
     target_moved: float | None  # mean KL(p_θ(z|x) ‖ p_θ'(z|x)) over this step, nats
@@ -37,7 +38,7 @@ class StepRecord:
             row |= {f"{term}_by_{group}": getattr(changes, term, None) for term in TERMS}
         row |= {"target_moved": self.target_moved, "held_out_log_px": self.held_out_log_px}
         row |= {"theta_on": self.update.theta, "phi_on": self.update.phi}
-        row |= {"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps}
+        row |= {"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps, "beta": self.beta}
         row |= {"grad_norm_theta": self.grad_norm_theta, "grad_norm_phi": self.grad_norm_phi}
         return row | {"seconds": self.seconds}
 

@@ -15,6 +15,8 @@ from .records import StepRecord
 from .settings import Settings, Update
 from .training import Trainer
 
+_RECOMMENDED = ("hidden", "covariance", "learning_rate", "batch_size", "samples", "noise_init")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -30,14 +32,14 @@ class Config:
     latent_dim: int | None = None
     hidden: Sequence[int] | None = None
     likelihood: str | None = None
-    covariance: str = "diagonal"
+    covariance: str | None = None
     noise: str = "shared"
     noise_std: float | None = None
     noise_init: float | None = None
     learning_rate: float | None = None
     optimizer: str = "adam"
     batch_size: int | None = None
-    samples: int = 1
+    samples: int | None = None
     beta: float = 1.0
     seed: int = 0
     precision: str = "float64"
@@ -46,13 +48,19 @@ class Config:
     update: Update = field(default_factory=Update)
     defaults: str = "v2"  # the version of the recommendations; a `v1:` line asks for those of then
 
+    def with_dataset(self, name: str) -> "Config":
+        """The same run on other data, all of it as recommended for them."""
+        anew: dict[str, Any] = dict.fromkeys((*_RECOMMENDED, "n", "holdout", "latent_dim", "likelihood"))
+        return replace(self, **anew, dataset=name, data_seed=0, noise_std=None, defaults="v2")
+
     @property
     def settings(self) -> Settings:
         """The settings that a run with this config begins with. Raises ValueError unless they are all said."""
-        rate, batch_size = self.learning_rate, self.batch_size
-        if rate is None or batch_size is None:
-            raise ValueError("share: expected learning_rate=… and batch_size=… before the first @STEP")
-        return Settings(self.update, rate, rate, self.optimizer, self.samples, batch_size, self.beta)
+        rate, samples, batch_size = self.learning_rate, self.samples, self.batch_size
+        if rate is None or samples is None or batch_size is None:
+            expected = "learning_rate, samples and batch_size before the first @STEP"
+            raise ValueError(f"share: expected {expected}, got {rate}, {samples} and {batch_size}")
+        return Settings(self.update, rate, rate, self.optimizer, samples, batch_size, self.beta)
 
     def open(self) -> "Run":
         """Load the data, make the model and the trainer. Raises ValueError with one clear line."""
@@ -77,7 +85,7 @@ class Config:
             batch_size=config.batch_size,  # type: ignore[arg-type]
             learning_rate=config.learning_rate,  # type: ignore[arg-type]
             optimizer=config.optimizer,  # type: ignore[arg-type]
-            samples=config.samples,
+            samples=config.samples,  # type: ignore[arg-type]
             beta=config.beta,
             precision=config.precision,  # type: ignore[arg-type]
             evaluate_every=config.evaluate_every,
@@ -90,15 +98,10 @@ class Config:
     def _resolve(self, data: Dataset, recommended: Recommended) -> "Config":
         """The same config with nothing left to recommend."""
         learns_noise = data.likelihood == "gaussian" and self.noise_std is None
-        fill: dict[str, Any] = {
-            "n": None if data.truth is None else len(data.x),  # of a file all rows, however many it has
-            "latent_dim": data.latent_dim,
-            "hidden": recommended.hidden,
-            "likelihood": data.likelihood,
-            "noise_init": recommended.noise_init if learns_noise else None,
-            "learning_rate": recommended.learning_rate,
-            "batch_size": recommended.batch_size,
-        }
+        fill: dict[str, Any] = {name: getattr(recommended, name) for name in _RECOMMENDED}
+        fill |= {"latent_dim": data.latent_dim, "likelihood": data.likelihood}
+        fill |= {} if learns_noise else {"noise_init": None}
+        fill["n"] = None if data.truth is None else len(data.x)  # of a file all rows, however many it has
         missing = {name: value for name, value in fill.items() if getattr(self, name) is None}
         return replace(self, **missing, defaults="v2")
 
@@ -132,11 +135,13 @@ _CHANGES: dict[str, Callable[[str], Any]] = {
 _OF_UPDATE = ("theta", "phi", "theta_steps", "phi_steps")
 # What a line of each version leaves out. Not the defaults of today: a line opens the same run tomorrow.
 _V2 = Config(
-    n=None, data_seed=0, holdout=None, latent_dim=None, hidden=None, likelihood=None, covariance="diagonal",
+    n=None, data_seed=0, holdout=None, latent_dim=None, hidden=None, likelihood=None, covariance=None,
     noise="shared", noise_std=None, noise_init=None, learning_rate=None, optimizer="adam", batch_size=None,
-    samples=1, beta=1.0, seed=0, precision="float64",
+    samples=None, beta=1.0, seed=0, precision="float64",
 )  # fmt: skip
-_V1 = replace(_V2, hidden=(32, 32), learning_rate=3e-3, batch_size=64, defaults="v1")
+_V1 = replace(
+    _V2, hidden=(32, 32), covariance="diagonal", learning_rate=3e-3, samples=1, batch_size=64, defaults="v1"
+)
 _LEFT_OUT = {"v1": _V1, "v2": _V2}
 
 

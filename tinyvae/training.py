@@ -201,7 +201,8 @@ class Trainer:
             terms, (attribution, moved) = after.terms, compare(before, after)
             if self.step_count % (HELD_OUT_EVERY * self.evaluate_every) == 0:
                 held_out = self.held_out_log_px()
-        return StepRecord(self.step_count, self.update, terms, attribution, moved, held_out, *norms, seconds)
+        looked = terms, attribution, moved, held_out
+        return StepRecord(self.step_count, self.update, self._settings.beta, *looked, *norms, seconds)
 
     def steps(self, n: int) -> Iterator[StepRecord]:
         """The records of the next n steps, one after the other."""
@@ -277,7 +278,8 @@ class Trainer:
     def record(self) -> StepRecord:
         """The present state as a record, evaluated; no step led to it."""
         terms, held_out = self.evaluate().terms, self.held_out_log_px()
-        return StepRecord(self.step_count, self.update, terms, None, None, held_out, None, None, 0.0)
+        looked = terms, None, None, held_out
+        return StepRecord(self.step_count, self.update, self._settings.beta, *looked, None, None, 0.0)
 
     # ----- rewinding -----
 

@@ -63,5 +63,11 @@ Q_RECOVERED = Quantity(
     "by how much φ lowered KL to posterior in a step.",
 )  # fmt: skip
 
+HELD_OUT = Quantity(
+    "held_out_log_px", "log pθ(x), held out", "log pθ(x) of points that are not trained on", "held-out log p",
+    "held out", *_PINK,
+    "log p of fresh points from the truth, or of rows kept back from a file. Learning by heart leaves it behind.",
+)  # fmt: skip
+
 TERMS = {term.key: term for term in (LOG_PX, RECONSTRUCTION, KL_PRIOR, KL_POSTERIOR, ELBO)}
-QUANTITIES = TERMS | {other.key: other for other in (RESIDUAL, TARGET_MOVED, Q_RECOVERED)}
+QUANTITIES = TERMS | {other.key: other for other in (RESIDUAL, TARGET_MOVED, Q_RECOVERED, HELD_OUT)}

@@ -31,7 +31,7 @@ class Series:
     """A curve (xs, ys); a NaN in ys breaks it, unless `connect`: then the curve goes on to the next value.
 
     `fill` shades the area between the curve and zero in that (background) colour. The legend shows `value`, or
-    by default the latest y.
+    by default the latest y. Without `room` the y axis does not stretch for it: it is seen if it lies there.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Series:
     fill: str = ""
     value: str | None = None
     connect: bool = False
+    room: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def line_chart(
     # The gutter depends on y, y on what is visible, and that on x alone: count the columns generously for a start.
     edges = np.linspace(*x_ends, max(width, 1) * look.canvas(0, 0).across + 1)
     visible = [decimate(xs, ys, edges) for xs, ys in curves]
-    shown = [ys[(xs >= max(x_ends[0], settled)) & (xs <= x_ends[1])] for xs, ys in visible]
+    counted = [curve for one, curve in zip(series, visible, strict=True) if one.room]
+    shown = [ys[(xs >= max(x_ends[0], settled)) & (xs <= x_ends[1])] for xs, ys in counted]
     shown += [np.zeros(1) for one in series if one.fill and y.scale.kind != "log"]
     y_all = np.concatenate([np.zeros(0), *shown])
     y_all = y_all[np.isfinite(y.scale.forward(y_all))]

@@ -11,7 +11,17 @@ from ..history import History
 from ..palette import background, colors, look
 from ..plots import LINEAR, LOG, SYMLOG, Band, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
 from ..session import Session
-from ..terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, Q_RECOVERED, RECONSTRUCTION, TARGET_MOVED, Quantity
+from ..terms import (
+    ELBO,
+    HELD_OUT,
+    KL_POSTERIOR,
+    KL_PRIOR,
+    LOG_PX,
+    Q_RECOVERED,
+    RECONSTRUCTION,
+    TARGET_MOVED,
+    Quantity,
+)
 from ..view import View
 from .panel import Panel
 
@@ -193,8 +203,23 @@ class BoundChart(StepChart):
     HELP = (
         "How well the model explains the data (log p) and the bound that training raises (ELBO). "
         f"The shaded gap between them is {KL_POSTERIOR.symbol}: how far q is from the posterior of the present θ. "
-        "A bound can never lie above what it bounds."
+        "A bound can never lie above what it bounds. Held out: log p of points that are not trained on; where it "
+        "falls behind, the model learns its data by heart. The level lines: the truth's log p, and that of one "
+        "Gaussian (for bits: of independent bits), which any model with a z should pass."
     )
+
+    def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
+        """log p of points that are not trained on, the truth's, and that of a model without z."""
+        factor, ends = session.units.factor, [0.0, float(max(session.step, 1))]
+        held_out, series = session.history.column(HELD_OUT.key), []
+        if np.isfinite(held_out).any():
+            steps = session.history.column("step")
+            series.append(Series(HELD_OUT.short, steps, held_out * factor, palette[HELD_OUT.key], connect=True))
+        for reference in session.references or ():
+            level = [reference.log_px * factor] * 2
+            color, truth = palette["faint"], reference.name == "the truth"
+            series.append(Series(reference.name, ends, level, color, connect=True, room=truth))
+        return series
 
     def band(self, palette: dict[str, str]) -> Band:
         return Band(LOG_PX.short, ELBO.short, mix(background(self), palette[KL_POSTERIOR.key], 0.3))
