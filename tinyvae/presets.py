@@ -34,14 +34,17 @@ RECOMMENDED = {
     "pinwheel": Recommended(n=1024, covariance="full", batch_size=512, noise_init=0.1),
     "linear": Recommended(n=1000, noise_init=0.2),
     "linear-test": Recommended(n=1000, noise_init=0.2),
-    "bars": Recommended(n=2048, learning_rate=5e-3, batch_size=128),
+    "bars": Recommended(n=4096),
 }
 
 
 def for_file(x: Array) -> Recommended:
     """For a person's own data x (N, D): a Gaussian's noise is born at a part of their spread."""
-    spread = float(np.sqrt(x.var(axis=0).mean())) or 1.0
-    return Recommended(n=None, noise_init=float(f"{NOISE_INIT * spread:.3g}"))
+    largest = float(np.abs(x).max()) or 1.0  # so that no square overflows
+    spread = largest * float(np.sqrt((x / largest).var(axis=0).mean())) or 1.0
+    return Recommended(
+        n=None, learning_rate=3e-3, batch_size=64, noise_init=float(f"{NOISE_INIT * spread:.3g}")
+    )
 
 
 def of_v1(name: str) -> Recommended:

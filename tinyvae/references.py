@@ -41,11 +41,16 @@ def references(data: Dataset, x: Array) -> list[Reference]:
 
 def one_gaussian(data: Array, x: Array) -> float | None:
     """Mean log N(x; m, S) over x (N, D), with the mean m and the covariance S (by 1/M) of data (M, D); nats."""
-    residual, cov = x - data.mean(axis=0), np.atleast_2d(np.cov(data.T, bias=True))
-    sign, log_det = np.linalg.slogdet(cov)
-    if sign <= 0 or not np.isfinite(log_det) or np.linalg.cond(cov) > 1e12:
+    mean = data.mean(axis=0)
+    scale = np.abs(data - mean).max(axis=0)  # in these units nothing overflows, and columns compare
+    if not (scale > 0).all():
+        return None
+    centred, residual = (data - mean) / scale, (x - mean) / scale
+    cov = centred.T @ centred / len(data)
+    if np.linalg.cond(cov) > 1e12:
         return None
     squares = np.einsum("ni,ni->n", residual, np.linalg.solve(cov, residual.T).T)
+    log_det = np.linalg.slogdet(cov)[1] + 2 * np.log(scale).sum()
     return float(-0.5 * (squares.mean() + log_det + x.shape[1] * LOG_2PI))
 
 

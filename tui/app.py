@@ -215,6 +215,8 @@ class TinyVAE(App[None]):
         if session.viewed is not None:
             left.append(f"of {session.step}, looking back ", style=palette["elbo"])
         right = Text()
+        if (beta := session.trainer.settings.beta) != 1:
+            right.append(f"β {beta:g}   ", style=palette["kl_prior"])
         for group, sign in (("theta", "θ"), ("phi", "φ")):
             on = getattr(session.trainer.update, group)
             state = f"{sign} {'● training' if on else '○ frozen'}   "

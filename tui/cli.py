@@ -50,9 +50,7 @@ def recommendations() -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["what is recommended for each set, and used where nothing is said:"]
     lines += ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
-    lines.append(
-        "  your own file: all of its points, noise born at 0.15 of their spread, the rest as for linear"
-    )
+    lines.append("  your own file: all of its points, noise born at 0.15 of their spread, the rest as for arc")
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ class Series:
     """A curve (xs, ys); a NaN in ys breaks it, unless `connect`: then the curve goes on to the next value.
 
     `fill` shades the area between the curve and zero in that (background) colour. The legend shows `value`, or
-    by default the latest y. Without `room` the y axis does not stretch for it: it is seen if it lies there.
+    by default the latest y.
     """
 
     name: str
@@ -41,7 +41,6 @@ class Series:
     fill: str = ""
     value: str | None = None
     connect: bool = False
-    room: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,15 @@ class Band:
     upper: str
     lower: str
     color: str
+
+
+@dataclass(frozen=True)
+class Level:
+    """A labelled horizontal line at y, to hold curves against; with `room` the y axis stretches to show it."""
+
+    y: float
+    label: str
+    room: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ def line_chart(
     settled: float = -np.inf,
     band: Band | None = None,
     marks: Sequence[Mark] = (),
+    levels: Sequence[Level] = (),
     crosshair: float | None = None,
     hint: str = "no data yet",
     x_name: str = "step",
@@ -93,13 +102,13 @@ def line_chart(
     # The gutter depends on y, y on what is visible, and that on x alone: count the columns generously for a start.
     edges = np.linspace(*x_ends, max(width, 1) * look.canvas(0, 0).across + 1)
     visible = [decimate(xs, ys, edges) for xs, ys in curves]
-    counted = [curve for one, curve in zip(series, visible, strict=True) if one.room]
-    shown = [ys[(xs >= max(x_ends[0], settled)) & (xs <= x_ends[1])] for xs, ys in counted]
+    shown = [ys[(xs >= max(x_ends[0], settled)) & (xs <= x_ends[1])] for xs, ys in visible]
     shown += [np.zeros(1) for one in series if one.fill and y.scale.kind != "log"]
     y_all = np.concatenate([np.zeros(0), *shown])
     y_all = y_all[np.isfinite(y.scale.forward(y_all))]
     if y_all.size == 0 or not any(np.isfinite(ys).any() for _, ys in visible):
         return _empty(width, height, series, look, hint)
+    y_all = np.concatenate([y_all, [level.y for level in levels if level.room]])
     y_ends = y.fit(float(y_all.min()), float(y_all.max()))
 
     at = crosshair if crosshair is not None and np.isfinite(crosshair) else None
@@ -112,6 +121,8 @@ def line_chart(
     frame.legend(_entries(series, labels, look), "" if at is None else where)
     for mark in marks:
         _vertical(frame, mark.x, look.faint)
+    for level in levels:
+        _horizontal(frame, level.y, look.faint)
     if at is not None:
         _vertical(frame, at, look.text)
     drawn = {}
@@ -127,10 +138,12 @@ def line_chart(
         upper, lower = (_by_column(frame, *drawn[name]) for name in (band.upper, band.lower))
         frame.area.fill_between(upper, lower, band.color)
     _mark_labels(frame, marks)
+    _level_labels(frame, levels)
     if at is not None:
         for one, value in zip(series, values, strict=True):
             frame.area.points(frame.x(at), frame.y(value), one.color, "●")
     text = ", ".join(f"{one.name} {label}".strip() for one, label in zip(series, labels, strict=True))
+    text += "".join(f", {level.label} {value_label(level.y)}" for level in levels)
     return frame.finish(f"{where}: {text}")
 
 
@@ -230,6 +243,25 @@ def _vertical(frame: Frame, x: float, style: str) -> None:
     """A dotted vertical line."""
     rows = np.arange(0, frame.area.dots_high, 2 if frame.area.down > 1 else 1) + 0.5
     frame.area.points(np.full(rows.size, float(frame.x(x))), rows, style, glyph=":")
+
+
+def _horizontal(frame: Frame, y: float, style: str) -> None:
+    """A dotted horizontal line."""
+    columns = np.arange(0, frame.area.dots_wide, 4 if frame.area.across > 1 else 2) + 0.5
+    frame.area.points(columns, np.full(columns.size, float(frame.y(y))), style, glyph="-")
+
+
+def _level_labels(frame: Frame, levels: Sequence[Level]) -> None:
+    """Each level's label and value at its right end, above or below the line, wherever it hides least."""
+    area = frame.area
+    for level in levels:
+        label = plain(f"{level.label} {value_label(level.y)}", area.charset)
+        row, column = int(float(frame.y(level.y)) // area.down), area.width - len(label) - 1
+        if column < 0 or not 0 <= row < area.height:
+            continue
+        rows = [r for r in (row - 1, row + 1, row) if 0 <= r < area.height]
+        free = [r for r in rows if area.is_blank(column, r, len(label))]
+        area.text(column, (free or [row])[0], label, frame.look.axis)
 
 
 def _mark_labels(frame: Frame, marks: Sequence[Mark]) -> None:

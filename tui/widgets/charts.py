@@ -9,7 +9,7 @@ from textual.message import Message
 
 from ..history import History
 from ..palette import background, colors, look
-from ..plots import LINEAR, LOG, SYMLOG, Band, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
+from ..plots import LINEAR, LOG, SYMLOG, Band, Level, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
 from ..session import Session
 from ..terms import (
     ELBO,
@@ -163,11 +163,11 @@ class StepChart(Panel):
                 color = mix(ground, palette[one.key], 0.45)
                 values = self._drawn(session.other, one, session)
                 series.append(Series("", steps, values, color, value="", connect=True))
+        series += self.extra(session, palette)  # below the columns, which nothing may hide
         steps = session.history.column("step")
         for one in self.COLUMNS:
             values = self._drawn(session.history, one, session)
             series.append(Series(one.short, steps, values, palette[one.key], connect=True))
-        series += self.extra(session, palette)
         looked_at = None if session.viewed is None else view.step
         crosshair = looked_at if self.pointed is None else self.pointed
         last, now = float(session.step), float(view.step)
@@ -177,7 +177,7 @@ class StepChart(Panel):
             size.width, size.height, series, look=look(self), x=self.x, y=self.y, window=ends, gutter=GUTTER,
             settled=SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0, band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
-            crosshair=crosshair,
+            levels=self.levels(session), crosshair=crosshair,
         )  # fmt: skip
 
     def _drawn(self, history: History, what: Quantity, session: Session) -> Any:
@@ -189,6 +189,10 @@ class StepChart(Panel):
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
         """What a chart shows besides columns of the history."""
+        return []
+
+    def levels(self, session: Session) -> list[Level]:
+        """Horizontal lines to hold the curves against."""
         return []
 
     def band(self, palette: dict[str, str]) -> Band | None:
@@ -209,17 +213,17 @@ class BoundChart(StepChart):
     )
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
-        """log p of points that are not trained on, the truth's, and that of a model without z."""
-        factor, ends = session.units.factor, [0.0, float(max(session.step, 1))]
-        held_out, series = session.history.column(HELD_OUT.key), []
-        if np.isfinite(held_out).any():
-            steps = session.history.column("step")
-            series.append(Series(HELD_OUT.short, steps, held_out * factor, palette[HELD_OUT.key], connect=True))
-        for reference in session.references or ():
-            level = [reference.log_px * factor] * 2
-            color, truth = palette["faint"], reference.name == "the truth"
-            series.append(Series(reference.name, ends, level, color, connect=True, room=truth))
-        return series
+        """log p of points that are not trained on."""
+        values = self.values(session.history, HELD_OUT, session)
+        if not np.isfinite(values).any():
+            return []
+        steps = session.history.column("step")
+        return [Series(HELD_OUT.short, steps, values, palette[HELD_OUT.key], connect=True)]
+
+    def levels(self, session: Session) -> list[Level]:
+        """The truth's log p, which the axis always shows, and that of a model without z, if it lies there."""
+        of = session.references or ()
+        return [Level(one.log_px * session.units.factor, one.name, one.name == "the truth") for one in of]
 
     def band(self, palette: dict[str, str]) -> Band:
         return Band(LOG_PX.short, ELBO.short, mix(background(self), palette[KL_POSTERIOR.key], 0.3))
