@@ -338,6 +338,15 @@ def test_a_level_is_a_labelled_line_and_the_axis_stretches_for_it_only_if_asked(
     assert abs(y_at(plot, row) - 0.5) <= 2 * abs(y_at(plot, 5) - y_at(plot, 6))
 
 
+@pytest.mark.parametrize("height", [6, 8, 12])
+def test_labels_of_levels_stand_in_the_order_of_their_values_however_close(height):
+    curve = Series("a", [0, 100], [-20, -4])
+    levels = [Level(-1.6, "lower", True), Level(-0.5, "upper", True)]
+    text = lines(line_chart(60, height, [curve], levels=levels).strips)
+    (upper,), (lower,) = ([k for k, line in enumerate(text) if name in line] for name in ("upper", "lower"))
+    assert upper < lower
+
+
 def test_the_y_axis_follows_what_the_window_shows():
     curve = Series("a", np.arange(1000), np.r_[np.full(900, 50.0), np.zeros(100)])
     plot = line_chart(60, 12, [curve], window=(949, 999))

@@ -138,7 +138,7 @@ def line_chart(
         upper, lower = (_by_column(frame, *drawn[name]) for name in (band.upper, band.lower))
         frame.area.fill_between(upper, lower, band.color)
     _mark_labels(frame, marks)
-    _level_labels(frame, levels)
+    _level_labels(frame, levels, list(drawn.values()))
     if at is not None:
         for one, value in zip(series, values, strict=True):
             frame.area.points(frame.x(at), frame.y(value), one.color, "●")
@@ -251,17 +251,20 @@ def _horizontal(frame: Frame, y: float, style: str) -> None:
     frame.area.points(columns, np.full(columns.size, float(frame.y(y))), style, glyph="-")
 
 
-def _level_labels(frame: Frame, levels: Sequence[Level]) -> None:
-    """Each level's label and value at its right end, above or below the line, wherever it hides least."""
-    area = frame.area
-    for level in levels:
+def _level_labels(frame: Frame, levels: Sequence[Level], curves: Sequence[tuple[Array, Array]]) -> None:
+    """Each level's label and value at its right end, on the line or near it where a curve is; never out of order."""
+    area, free = frame.area, 0
+    for level in sorted(levels, key=lambda level: -level.y):
         label = plain(f"{level.label} {value_label(level.y)}", area.charset)
         row, column = int(float(frame.y(level.y)) // area.down), area.width - len(label) - 1
         if column < 0 or not 0 <= row < area.height:
             continue
-        rows = [r for r in (row - 1, row + 1, row) if 0 <= r < area.height]
-        free = [r for r in rows if area.is_blank(column, r, len(label))]
-        area.text(column, (free or [row])[0], label, frame.look.axis)
+        hidden = [(py // area.down)[px >= column * area.across] for px, py in curves]
+        taken = set(np.concatenate([np.zeros(0), *hidden]).astype(int).tolist())
+        near = [r for r in (row, row - 1, row + 1, row + 2) if free <= r < area.height and r not in taken]
+        if near:
+            area.text(column, near[0], label, frame.look.axis)
+            free = near[0] + 1
 
 
 def _mark_labels(frame: Frame, marks: Sequence[Mark]) -> None:
