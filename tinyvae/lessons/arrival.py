@@ -306,7 +306,7 @@ CONDITION = Lesson(
             "one_mode",
             2,
             5,
-            seen="3 to 4",
+            seen="3 to 4: 22 of 30 runs",
         ),
         Claim("(d) ... of 5, those in which the truth has two", "truth_two_modes", 5, 5, seen="5"),
         Claim(
