@@ -104,7 +104,7 @@ def test_an_old_line_opens_the_run_of_then(monkeypatch):
 def test_a_new_line_says_what_was_recommended_so_that_no_later_default_changes_the_run(name, monkeypatch):
     run = tv.Config(dataset=name, seed=2).open()
     line = share(run.resolved, (), 3)
-    monkeypatch.setitem(RECOMMENDED, name, Recommended(33, (5,), 0.5, 9, 0.7))
+    monkeypatch.setitem(RECOMMENDED, name, Recommended(33, (5,), learning_rate=0.5, batch_size=9))
     again = parse_share(line)[0].open()
     assert again.resolved == run.resolved and np.array_equal(again.data.x, run.data.x)
     assert np.array_equal(again.trainer.theta, run.trainer.theta)
@@ -113,7 +113,7 @@ def test_a_new_line_says_what_was_recommended_so_that_no_later_default_changes_t
 
 
 def test_beta_and_noise_and_holdout_are_in_the_line():
-    config = replace(tv.Config(noise_init=0.3, beta=2.0, learning_rate=0.01, batch_size=8), hidden=())
+    config = tv.Config(noise_init=0.3, beta=2.0, learning_rate=0.01, samples=1, batch_size=8, hidden=())
     settings = replace(config.settings, beta=0.5)
     parsed, schedule, steps = parse_share(share(config, ((4, settings),), 9))
     assert (parsed.noise_init, parsed.beta, schedule, steps) == (0.3, 2.0, ((4, settings),), 9)

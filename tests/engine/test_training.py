@@ -583,7 +583,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
 
 def test_a_row_has_the_names_used_everywhere():
     columns = {"step", "seconds", "target_moved", "theta_on", "phi_on", "theta_steps", "phi_steps"}
-    columns |= {"grad_norm_theta", "grad_norm_phi", "held_out_log_px"}
+    columns |= {"grad_norm_theta", "grad_norm_phi", "held_out_log_px", "beta"}
     t = trainer(evaluate_every=2)
     without, with_terms = (record.as_row() for record in t.steps(2))
     errors = {f"{name}_error" for name in TERMS[:-1]} | {"error", "residual"}
