@@ -56,19 +56,16 @@ def expect_room(name: str, numbers: int, advice: str) -> None:
 
 def in_bytes(count: int) -> str:
     """A number of bytes as a person reads it: 3.1 GiB."""
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count = (
-            count / 1024 if count < 2**60 else count // 1024
-        )  # a float has no room for what some people ask for
+    for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")):
+        if count < 1024 ** (power + 1):
+            return f"{count / 1024**power:.3g} {unit}"
     return "more than 1000 PiB"
 
 
 def digest(x: Array) -> str:
     """Eight hexadecimal digits that differ where the numbers or the shape of x do."""
     found = hashlib.sha256(repr(x.shape).encode())
-    found.update(np.ascontiguousarray(x, dtype="<f8"))
+    found.update(np.ascontiguousarray(x, dtype="<f8").tobytes())
     return found.hexdigest()[:8]
 
 

@@ -5,10 +5,11 @@ import sys
 
 from tinyvae import threads
 
-from . import cli
+from . import cli, signals
 
 
 def main() -> None:
+    signals.listen(signals.stop)
     with_one_thread()
     sys.exit(cli.main())
 

@@ -6,8 +6,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Markdown, OptionList
+from textual.widgets import Markdown
 from textual.widgets.option_list import Option
+
+from .lists import List
 
 
 class Card(ModalScreen[int | None]):
@@ -35,10 +37,10 @@ class Card(ModalScreen[int | None]):
             if self.text:
                 with VerticalScroll(can_focus=False):
                     yield Markdown(self.text)
-            yield OptionList(*(Option(choice) for choice in self.choices))
+            yield List(*(Option(choice) for choice in self.choices))
 
     def on_mount(self) -> None:
-        self.query_one(OptionList).focus()
+        self.query_one(List).focus()
 
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+    def on_option_list_option_selected(self, event: List.OptionSelected) -> None:
         self.dismiss(event.option_index)
