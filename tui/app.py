@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.color import Color
 from textual.command import CommandPalette
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
@@ -40,6 +42,7 @@ ROUNDS = 10  # of the event loop at such a look: a key goes through several queu
 ANSWER = 0.04  # seconds without training after a key, in which to show what it did
 SLOW_STEP = 0.015  # a step that takes longer is waited for in a thread, one at a time
 SMALLEST = (60, 18)
+LAID_OUT = ((24, 6), (1000, 300))  # the least and the largest size: Textual 8.2 fails on less, memory on more
 
 
 class TooSmall(Static):
@@ -104,7 +107,8 @@ class TinyVAE(App[None]):
         self._ended = code
         signals.leave_in_time(code)
         if self._loop_of_keys is not None:
-            self._loop_of_keys.call_soon_threadsafe(partial(self.exit, return_code=code))
+            with suppress(RuntimeError):  # it has closed already
+                self._loop_of_keys.call_soon_threadsafe(partial(self.exit, return_code=code))
 
     def action_help_quit(self) -> None:
         """Ctrl-C, which ends a program in a terminal."""
@@ -165,6 +169,11 @@ class TinyVAE(App[None]):
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key):
             self._answering = perf_counter() + ANSWER
+        if isinstance(event, events.Resize):
+            sides = zip(event.size, *LAID_OUT)
+            event.size = event.virtual_size = Size(
+                *(min(max(side, least), most) for side, least, most in sides)
+            )
         await super().on_event(event)
 
     @property

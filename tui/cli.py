@@ -160,7 +160,9 @@ def parser() -> argparse.ArgumentParser:
         help="what plots are drawn with (default: what fits)",
     )
     screen.add_argument(
-        "--serve", action="store_true", help="show the app in a web browser, on this machine only"
+        "--serve",
+        action="store_true",
+        help="show the app in a web browser, to pages of this server on this machine only",
     )
     screen.add_argument(
         "--port", type=arguments.whole(1, 65535), default=8000, metavar="P", help="for --serve (default: 8000)"
@@ -275,7 +277,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
         return train(config, args.steps or last or 1000, args.out, schedule, args.force)
     if args.serve:
-        from .serve import serve
+        try:
+            from .serve import serve
+        except ImportError:
+            raise ValueError("--serve needs one more package: pip install 'tinyvae[web]'") from None
 
         config.open()  # complain here about bad input, not in the browser
         return serve(argv if argv is not None else sys.argv[1:], args.port)
@@ -295,8 +300,9 @@ def open_app(config: "Config", schedule: "Schedule", last: int | None, args: arg
     charset = args.charset or fitting_charset()
     app = TinyVAE(config, args.speed, charset, args.fps, run=not args.paused, schedule=schedule, until=last)
     signals.listen(app.end)
+    if in_browser:
+        signals.end_with_parent(app.end)
     app.run()
-    signals.listen(signals.stop)
     from .headless import one_line
 
     session, code = app.session, app.return_code or GOOD

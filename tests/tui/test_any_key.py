@@ -27,8 +27,34 @@ SIZES = [(120, 36), (80, 24), (160, 48), (62, 19), (40, 10), (1, 1), (230, 60)]
 # All of the app's keys, those of dialogs and lists, and those that nothing is bound to; no key that ends the app.
 KEYS = [key for names, *_ in keys.TABLE for key in names.split(",") if key not in ("q", "e")]
 KEYS += [*"123456789", "tab", "shift+tab", "enter", "escape", "pageup", "pagedown", "up", "down", "backspace"]
-KEYS += ["ctrl+p", "ctrl+p", "f1", "escape", "delete", "ctrl+home", "ctrl+end", "x", "é", "ctrl+u", "[", "\\", "0", "ctrl+a"]
-DIALOGS = ["w", "g", "l", "M", "a", "v", "c", "d", "question_mark", "ctrl+p"]  # opened more often than by chance
+KEYS += [
+    "ctrl+p",
+    "ctrl+p",
+    "f1",
+    "escape",
+    "delete",
+    "ctrl+home",
+    "ctrl+end",
+    "x",
+    "é",
+    "ctrl+u",
+    "[",
+    "\\",
+    "0",
+    "ctrl+a",
+]
+DIALOGS = [
+    "w",
+    "g",
+    "l",
+    "M",
+    "a",
+    "v",
+    "c",
+    "d",
+    "question_mark",
+    "ctrl+p",
+]  # opened more often than by chance
 
 
 @contextmanager
@@ -65,7 +91,6 @@ async def play(count: int, seed: int, config: Config = TINY, run: bool = True) -
                 draw = chance.random()
                 if draw < 0.01:
                     width, height = chance.choice(SIZES)
-                    app._driver._size = (width, height)
                     app.post_message(events.Resize(Size(width, height), Size(width, height)))
                 elif draw < 0.03:
                     x, y = chance.randrange(app.size.width or 1), chance.randrange(app.size.height or 1)
@@ -128,3 +153,27 @@ async def test_the_landscape_closed_while_it_computes(close):
                 await pilot.pause(0.1)
             assert app.is_running and app._exception is None
             assert len(app.screen_stack) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (24, 6), (99_999, 99_999)])
+async def test_any_dialog_on_any_size(size):
+    """Textual would fail on a line of no width, and a client of --serve may claim to have any size."""
+    app: Any = TinyVAE(TINY, run=False)
+    async with app.run_test(size=(120, 36)) as pilot:
+        for opener in DIALOGS:
+            await pilot.press(opener)
+            await pilot.pause(0.05)
+            for width, height in (size, (120, 36)):
+                app.post_message(events.Resize(Size(width, height), Size(width, height)))
+                await pilot.pause(0.05)
+                assert app.is_running and app._exception is None, opener
+                assert app.size.area <= 300_000
+            app.post_message(key_event("escape"))
+            await pilot.pause(0.05)
+
+
+async def test_the_app_opens_on_the_smallest_terminal():
+    app: Any = TinyVAE(TINY, run=True)
+    async with app.run_test(size=(1, 1)) as pilot:
+        await pilot.pause(0.2)
+        assert app.is_running and app._exception is None
