@@ -526,7 +526,7 @@ class TinyVAE(App[None]):
 
     def action_command_palette(self) -> None:
         if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
-            from .screens.lists import Palette
+            from .screens.dialog import Palette
 
             self.push_screen(Palette(id="--command-palette"))
 

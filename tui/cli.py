@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import arguments, signals
 from .exit_codes import BAD_INPUT, DIVERGED, GOOD, READER_LEFT
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a mistake in one line."""
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="")  # argparse would not say that the output cannot be written
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"tinyvae: {printable(message)} (tinyvae --help explains every option)\n")

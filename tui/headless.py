@@ -37,6 +37,9 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
     """Train for `steps` steps; returns the exit code. Bad input raises ValueError or OSError."""
     run = config.open()
     trainer, name, console = run.trainer, run.data.name, Console()
+    for at, settings in schedule:
+        if at == 0:
+            trainer.settings = settings
     first = last = trainer.record()
     writer = None if out is None else _open(out, config.dataset, force)
     live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)

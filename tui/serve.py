@@ -47,7 +47,7 @@ class OwnPages(server.Server):
 
     @web.middleware
     async def _guard(
-        self, request: web.Request, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if request.host not in self.hosts:
             raise web.HTTPForbidden(text="another host than this one was asked for")
@@ -58,7 +58,7 @@ class OwnPages(server.Server):
             text = request.query.get(name, "1")
             if not (text.isdecimal() and len(text) < 6 and 0 < int(text) <= most):
                 raise web.HTTPBadRequest(text=f"{name}: expected a number from 1 to {most}")
-        return await answer(request)
+        return await handler(request)
 
 
 class OneClient(AppService):

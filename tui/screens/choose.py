@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets.option_list import Option
 
 from tinyvae import load_dataset
 
-from .lists import List
+from .dialog import Dialog, List
 
 
-class Choose(ModalScreen[str | None]):
+class Choose(Dialog[str | None]):
     """Returns the name of a dataset, or None."""
 
     BINDINGS = [Binding("escape,d", "dismiss(None)", "Close")]

@@ -8,10 +8,10 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Grid, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from ..output import printable
+from .dialog import Dialog
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Field:
         return "" if self.value is None else printable(self.value)
 
 
-class Form(ModalScreen[Any]):
+class Form(Dialog[Any]):
     """Returns what `accept` makes of the fields that were changed, or None."""
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Close")]

@@ -8,7 +8,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.geometry import Size
-from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
@@ -20,6 +19,7 @@ from ..plots import Contour, Curve, Heat, Plot, Points, plane
 from ..session import Session
 from ..terms import TERMS
 from ..work import in_thread
+from .dialog import Dialog
 
 SAYS = {  # what the picture of a term shows
     "elbo": "What training climbs: it depends on both directions, and the ridge runs aslant.",
@@ -32,7 +32,7 @@ PATH = 40  # steps whose way is shown, and whose length is the unit of both axes
 POINTS = {1: 64, 2: 12}  # data points over which the terms are averaged here
 
 
-class LandscapeScreen(ModalScreen[None]):
+class LandscapeScreen(Dialog[None]):
     """Computes column by column, so that something is seen at once."""
 
     BINDINGS = [

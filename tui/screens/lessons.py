@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Markdown
 from textual.widgets.option_list import Option
 
-from .lists import List
+from .dialog import Dialog, List
 
 
-class Card(ModalScreen[int | None]):
+class Card(Dialog[int | None]):
     """A text with something to choose below it; returns the number of the choice, or None."""
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Close")]

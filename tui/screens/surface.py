@@ -6,7 +6,6 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
@@ -22,8 +21,10 @@ SAYS = (
     "maximum likelihood: the ELBO's t lies beside it, because q's family does not contain the posterior."
 )
 
+from .dialog import Dialog
 
-class SurfaceScreen(ModalScreen[None]):
+
+class SurfaceScreen(Dialog[None]):
     """Map and contours of the ELBO over t and p."""
 
     BINDINGS = [Binding("escape,enter,q", "dismiss", "Close")]
