@@ -167,6 +167,8 @@ class TinyVAE(App[None]):
             self._last_painted = None
 
     async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent) and not self.screen_stack:
+            return  # a key that was on its way when the app closed
         if isinstance(event, events.Key):
             self._answering = perf_counter() + ANSWER
         if isinstance(event, events.Resize):
@@ -204,7 +206,9 @@ class TinyVAE(App[None]):
         the next frame.
         """
         self._paint_missed = self._busy.locked()
-        if self._paint_missed or not self.is_running or not self.main_screen.query("#title"):
+        if self._paint_missed or not (
+            self.is_running and self.screen_stack and self.main_screen.query("#title")
+        ):
             return  # a step is under way in a thread, and the engine between two states; or the app is closing
         session = self.session
         self._measure()

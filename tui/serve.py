@@ -37,7 +37,7 @@ class OwnPages(server.Server):
 
     async def _make_app(self) -> web.Application:
         app: web.Application = await super()._make_app()
-        app.middlewares.append(self._guard)  # type: ignore[arg-type]  # a method will do
+        app.middlewares.append(self._guard)
         return app
 
     @property

@@ -15,13 +15,12 @@ from tinyvae.lessons.coin import surface
 from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, plane
 from ..terms import ELBO
+from .dialog import Dialog
 
 SAYS = (
     "t across: how likely heads are; p up: how far q leans. ◆ is the highest ELBO. The vertical line is the t of "
     "maximum likelihood: the ELBO's t lies beside it, because q's family does not contain the posterior."
 )
-
-from .dialog import Dialog
 
 
 class SurfaceScreen(Dialog[None]):
