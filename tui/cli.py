@@ -226,6 +226,14 @@ def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None
     return config, (), None
 
 
+def warn_of_old_line(config: "Config") -> None:
+    """A line that was written before lines carried a digest cannot say whether a file is as it was."""
+    from tinyvae import DATASETS
+
+    if config.data is None and config.dataset not in DATASETS:
+        complain(f"the line does not say what was in {config.dataset}: if it has changed, this is another run")
+
+
 def complain(problem: object) -> int:
     with suppress(OSError):  # where nobody can be told
         print(f"tinyvae: {printable(problem)}", file=sys.stderr)
@@ -275,6 +283,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
         return lessons(args.what, args.names, args.seed)
     config, schedule, last = config_from(args)
+    if args.share is not None:
+        warn_of_old_line(config)
     if args.command == "train":
         from .headless import train
 

@@ -302,6 +302,21 @@ def test_train_says_how_to_have_the_same_run_again(capsys, tmp_path):
     assert len(list(scheduled_steps(config.open().trainer, schedule, last))) == 3
 
 
+def test_a_line_of_a_file_that_has_changed_is_refused_and_an_old_line_says_that_it_cannot_know(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.csv").write_text("x,y\n1,2\n3,4\n5,7\n")
+    assert run("train", "--share", "v1:own.csv:@3") == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("tinyvae: the line does not say what was in own.csv") and err.count("\n") == 1
+    line, _ = re.findall(SHARED, out)[0]
+    assert run("train", "--share", line) == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / "own.csv").write_text("x,y\n1,2\n3,4\n5,9\n")
+    assert "the file has changed" in complaint(capsys, "train", "--share", line)
+
+
 # ----- text of others -----
 
 BAD = "\x1b[31mred\x1b]0;title\x07\u202e\r\x85"
