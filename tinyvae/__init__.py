@@ -1,19 +1,26 @@
-"""tinyvae: watch, exactly, what a variational autoencoder does at every training step."""
+"""tinyvae: watch, exactly, what a variational autoencoder does at every training step.
 
-from .datafiles import DataError as DataError
-from .datasets import DATASETS as DATASETS
-from .datasets import Dataset as Dataset
-from .datasets import load_dataset as load_dataset
-from .exact import TERMS as TERMS
-from .exact import Callables as Callables
-from .exact import Decomposition as Decomposition
-from .exact import Target as Target
-from .exact import decompose as decompose
-from .exact import terms_under as terms_under
-from .model import VAE as VAE
-from .records import StepRecord as StepRecord
-from .runs import Config as Config
-from .runs import Run as Run
-from .settings import Update as Update
-from .training import Diverged as Diverged
-from .training import Trainer as Trainer
+The public names are those of names.py, which is read when the first of them is asked for: so the program can answer
+Ctrl-C from its first moment, and not only when NumPy has been loaded.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .names import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("__"):  # those are asked for by Python's own machinery
+        if find_spec(f"tinyvae.{name}"):
+            return import_module(f"tinyvae.{name}")
+        names = import_module("tinyvae.names")
+        if hasattr(names, name):
+            return getattr(names, name)
+    raise AttributeError(f"module 'tinyvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for name in vars(import_module("tinyvae.names")) if name[0] != "_")})

@@ -1,5 +1,6 @@
 """The array types that all files share, and the checks of arguments: each raises a ValueError of one line."""
 
+import hashlib
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+ROOM = 2**30  # bytes that data, parameters and buffers of a run may take together
 
 
 def expect(ok: bool, name: str, expected: str, got: Any) -> None:
@@ -44,6 +46,29 @@ def not_negative(name: str, value: Any) -> float:
     return float(value)
 
 
+def expect_room(name: str, numbers: int, advice: str) -> None:
+    """Raises ValueError, before they are allocated, where so many float64 numbers take more than a run may."""
+    if numbers * 8 > ROOM:
+        raise ValueError(
+            f"{name}: this would take {in_bytes(numbers * 8)} of memory, more than {in_bytes(ROOM)}; {advice}"
+        )
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes as a person reads it: 3.1 GiB."""
+    for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")):
+        if count < 1024 ** (power + 1):
+            return f"{count / 1024**power:.3g} {unit}"
+    return "more than 1000 PiB"
+
+
+def digest(x: Array) -> str:
+    """Eight hexadecimal digits that differ where the numbers or the shape of x do."""
+    found = hashlib.sha256(repr(x.shape).encode())
+    found.update(np.ascontiguousarray(x, dtype="<f8").tobytes())
+    return found.hexdigest()[:8]
+
+
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     expect(value in known, name, " or ".join(map(repr, known)), value)
     return str(value)
@@ -55,7 +80,10 @@ def data_points(x: Any) -> Array:
         raise ValueError(
             "x: expected numbers everywhere, got masked cells (fill them in or leave the rows out)"
         )
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError:
+        raise ValueError("x: expected data points of one length, got rows of unequal length") from None
     if x.dtype.kind not in "biuf":
         raise ValueError(f"x: expected real numbers, got dtype {x.dtype}")
     x = np.array(x, dtype=float)  # a copy: the caller's array may change, this one does not

@@ -25,6 +25,10 @@ class FusedGradient:
         self.std = np.empty((model.latent_dim, batch), dtype)
         self.residual = np.empty((model.data_dim, samples, batch), dtype)
 
+    def __reduce__(self):
+        """A copy or a pickle is made anew: gradients and buffers are views of each other."""
+        return FusedGradient, (self.model, self.batch, self.samples, self.residual.dtype)
+
     def __call__(self, theta, phi, x, eps, beta=1.0, want_theta=True, want_phi=True, want_terms=True):
         """x (B, D), eps (S, B, L) -> (reconstruction (B,), kl_prior (B,), grad_theta, grad_phi).
 

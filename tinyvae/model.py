@@ -15,7 +15,7 @@ import numpy as np
 from autograd import make_vjp
 
 from . import networks, ops
-from .checks import Array, expect, expect_shape, is_whole
+from .checks import Array, expect, expect_room, expect_shape, is_whole
 from .fused import FusedGradient
 from .gaussian import Gaussian
 
@@ -112,6 +112,8 @@ class VAE:
         noise_size = (D if self.noise == "per-dimension" else 1) if self.learns_noise else 0
         put("theta_size", self.decoder_size + noise_size)
         put("phi_size", networks.size(self.encoder_sizes))
+        copies = 8  # the vectors themselves, gradients, two moments, snapshots
+        expect_room("hidden", copies * (self.theta_size + self.phi_size), "take narrower layers")
 
     @property
     def learns_noise(self) -> bool:

@@ -17,6 +17,11 @@ def size(sizes):
     return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
 
+def buffer_size(sizes, batch):
+    """How many numbers `MLPBuffers` of these widths and this batch hold."""
+    return batch * (sum(sizes[:-1]) + len(sizes) - 1 + 2 * sizes[-1] + max(sizes))
+
+
 def matrices(vector, sizes):
     """The layers as matrices [W; b] of shape (fan_in + 1, fan_out): views, not copies."""
     views, start = [], 0

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
-from .datasets import Dataset, load_dataset
+import numpy as np
+
+from .checks import digest, expect_room
+from .datafiles import DataError
+from .datasets import DATASETS, Dataset, load_dataset
 from .model import VAE
 from .presets import Recommended, of_v1
 from .records import StepRecord
@@ -16,6 +20,7 @@ from .settings import Settings, Update
 from .training import Trainer
 
 _RECOMMENDED = ("hidden", "covariance", "learning_rate", "batch_size", "samples", "noise_init")
+MOST_COLUMNS = 64  # numbers that a point of a built-in set takes while it is made, at most
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,14 @@ class Config:
     evaluate_every: int = 1
     tolerance: float | None = None
     update: Update = field(default_factory=Update)
+    data: str | None = None  # the digest of a file's data; another one is refused
     defaults: str = "v2"  # the version of the recommendations; a `v1:` line asks for those of then
 
     def with_dataset(self, name: str) -> "Config":
         """The same run on other data, all of it as recommended for them."""
-        anew: dict[str, Any] = dict.fromkeys((*_RECOMMENDED, "n", "holdout", "latent_dim", "likelihood"))
+        anew: dict[str, Any] = dict.fromkeys(
+            (*_RECOMMENDED, "n", "holdout", "latent_dim", "likelihood", "data")
+        )
         return replace(self, **anew, dataset=name, data_seed=0, noise_std=None, defaults="v2")
 
     @property
@@ -66,7 +74,10 @@ class Config:
         """Load the data, make the model and the trainer. Raises ValueError with one clear line."""
         old = of_v1(self.dataset) if self.defaults == "v1" else None
         n = old.n if old and self.n is None else self.n
+        if n is not None and self.dataset in DATASETS:
+            expect_room("points", n * MOST_COLUMNS, "take fewer")
         data = load_dataset(self.dataset, n, self.data_seed, self.likelihood, self.holdout)
+        self._check_data(data)
         config = self._resolve(data, old or data.recommended)
         model = VAE(
             data.x.shape[1],
@@ -95,15 +106,32 @@ class Config:
         )
         return Run(self, config, data, model, trainer)
 
+    def _check_data(self, data: Dataset) -> None:
+        found = _digest_of(data)
+        if self.data is not None and found != self.data:
+            expected = f"the data that this line was made with (data={self.data})"
+            got = (
+                f"others (data={found}): the file has changed; without data={self.data} the line begins on them"
+            )
+            raise DataError(f"{self.dataset}: expected {expected}, got {got}")
+
     def _resolve(self, data: Dataset, recommended: Recommended) -> "Config":
         """The same config with nothing left to recommend."""
         learns_noise = data.likelihood == "gaussian" and self.noise_std is None
         fill: dict[str, Any] = {name: getattr(recommended, name) for name in _RECOMMENDED}
         fill |= {"latent_dim": data.latent_dim, "likelihood": data.likelihood}
         fill |= {} if learns_noise else {"noise_init": None}
+        fill["data"] = _digest_of(data)
         fill["n"] = None if data.truth is None else len(data.x)  # of a file all rows, however many it has
         missing = {name: value for name, value in fill.items() if getattr(self, name) is None}
         return replace(self, **missing, defaults="v2")
+
+
+def _digest_of(data: Dataset) -> str | None:
+    """The digest of a file's data, held-out rows included; None for a built-in set, which never changes."""
+    if data.truth is not None:
+        return None
+    return digest(data.x if data.held_out is None else np.concatenate([data.x, data.held_out]))
 
 
 @dataclass(frozen=True)
@@ -124,7 +152,7 @@ Schedule = tuple[tuple[int, Settings], ...]  # after which step which settings c
 _SHARED: dict[str, Callable[[str], Any]] = {  # what a line may hold of a Config, and how to read it back
     "n": int, "data_seed": int, "holdout": float, "latent_dim": int, "likelihood": str, "covariance": str,
     "noise": str, "noise_std": float, "noise_init": float, "learning_rate": float, "optimizer": str,
-    "batch_size": int, "samples": int, "beta": float, "seed": int, "precision": str,
+    "batch_size": int, "samples": int, "beta": float, "seed": int, "precision": str, "data": str,
     "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
 }  # fmt: skip
 _CHANGES: dict[str, Callable[[str], Any]] = {
@@ -137,7 +165,7 @@ _OF_UPDATE = ("theta", "phi", "theta_steps", "phi_steps")
 _V2 = Config(
     n=None, data_seed=0, holdout=None, latent_dim=None, hidden=None, likelihood=None, covariance=None,
     noise="shared", noise_std=None, noise_init=None, learning_rate=None, optimizer="adam", batch_size=None,
-    samples=None, beta=1.0, seed=0, precision="float64",
+    samples=None, beta=1.0, seed=0, precision="float64", data=None,
 )  # fmt: skip
 _V1 = replace(
     _V2, hidden=(32, 32), covariance="diagonal", learning_rate=3e-3, samples=1, batch_size=64, defaults="v1"
@@ -151,7 +179,7 @@ def share(config: Config, schedule: Schedule, step: int) -> str:
     `config` is a resolved one (`Run.resolved`): what was recommended is written down, so that no later change of a
     default changes the run. `@120` opens what changed after step 120; the last one is where the run stood.
     """
-    words = ["v2", quote(config.dataset, safe="")]
+    words = ["v2", quote(config.dataset, safe="", errors="surrogateescape")]  # a name need not be UTF-8
     for name in _SHARED:
         value = getattr(config, name)
         if value != getattr(_V2, name):
@@ -170,7 +198,11 @@ def parse_share(text: str) -> tuple[Config, Schedule, int]:
     version, *words = text.strip().split(":")
     if version not in _LEFT_OUT or not words:
         raise ValueError(f"share: expected a line that begins with v2:DATASET, got {text!r}")
-    config, at, schedule = replace(_LEFT_OUT[version], dataset=unquote(words[0])), 0, []
+    config, at, schedule = (
+        replace(_LEFT_OUT[version], dataset=unquote(words[0], errors="surrogateescape")),
+        0,
+        [],
+    )
     settings: Settings | None = None
     for word in words[1:]:
         try:

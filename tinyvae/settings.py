@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .checks import not_negative, one_of, positive, whole
+from .checks import expect, is_whole, not_negative, one_of, positive, whole
 from .optimizers import OPTIMIZERS
 
 
@@ -21,8 +21,10 @@ class Update:
     def __post_init__(self) -> None:
         for name in ("theta_steps", "phi_steps"):
             steps = getattr(self, name)
-            if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= 10:
-                raise ValueError(f"{name}: expected a whole number from 0 to 10, got {steps!r}")
+            expect(is_whole(steps, 0) and steps <= 10, name, "a whole number from 0 to 10", steps)
+        for name in ("theta", "phi"):
+            on = getattr(self, name)
+            expect(on in (True, False), name, "True or False", on)
 
     @property
     def substeps(self) -> list[tuple[bool, bool]]:
@@ -46,6 +48,7 @@ class Settings:
     beta: float = 1.0  # the objective is reconstruction − β·kl_prior; the ELBO and all terms stay what they are
 
     def __post_init__(self) -> None:
+        expect(isinstance(self.update, Update), "update", "an Update", self.update)
         for name in ("theta_rate", "phi_rate"):
             positive(name, getattr(self, name))
         for name in ("samples", "batch_size"):

@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .checks import Array, data_points, one_of, positive, whole
+from . import networks
+from .checks import Array, data_points, digest, expect, expect_room, one_of, positive, whole
 from .evaluation import Evaluation, NotFinite, compare, evaluate
 from .exact import Target, check_tolerance
 from .fused import FusedGradient
@@ -21,11 +22,13 @@ from .model import VAE
 from .optimizers import OPTIMIZERS, State
 from .records import StepRecord
 from .settings import Settings, Update
+from .threads import OneThread
 
 EVALUATION_POINTS = {1: 256, 2: 64}  # at most this many data points are evaluated, by default
 INIT, ORDER, NOISE, EVALUATION = range(4)  # the independent random streams of a run
 HELD_OUT_EVERY = 10  # evaluations
 NOISE_BLOCK = 2**14  # normal draws made at a time
+_BUFFERS = ("_fused", "_shuffled", "_noise", "_evaluation", "_held_out")  # made anew in a copy
 
 
 class Diverged(ArithmeticError):
@@ -38,10 +41,20 @@ class Diverged(ArithmeticError):
         )
 
 
+class Origin(NamedTuple):
+    """What the random numbers and the shapes of a run come from: a snapshot goes on in a trainer of the same."""
+
+    model: VAE
+    seed: int
+    precision: str
+    data: str  # `digest` of the data points
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """All that a run is at one step: restoring it and going on gives the same bits again."""
 
+    origin: Origin
     settings: Settings
     theta: Array
     phi: Array
@@ -101,7 +114,8 @@ class Trainer:
         if model.likelihood == "bernoulli" and not ((self.x == 0) | (self.x == 1)).all():
             raise ValueError("x: expected only 0 and 1 for a Bernoulli model; use likelihood='gaussian'")
         self.evaluate_every = whole("evaluate_every", evaluate_every, 0)
-        rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate, learning_rate)
+        rates = learning_rate if isinstance(learning_rate, tuple | list) else (learning_rate, learning_rate)
+        expect(len(rates) == 2, "learning_rate", "one number, or (θ's, φ's)", learning_rate)
         theta_rate, phi_rate = (positive("learning_rate", rate) for rate in rates)
         batch_size = min(whole("batch_size", batch_size, 1), len(self.x))
         self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size, beta)
@@ -109,6 +123,8 @@ class Trainer:
         self.precision = one_of("precision", precision, ("float64", "float32"))
         if not (largest := np.abs(self.x).max()) <= np.finfo(self.precision).max:
             raise ValueError(f"x: expected numbers that {self.precision} can hold, got {largest:g}")
+        self._check_room(self._settings)
+        self.origin = Origin(model, self.seed, self.precision, digest(self.x))
         self._rows = self.x.astype(self.precision, copy=False)
         self.tolerance = check_tolerance(tolerance, model.latent_dim)
         limit = EVALUATION_POINTS[model.latent_dim]
@@ -129,14 +145,39 @@ class Trainer:
         self.theta, self.phi = (vector.astype(self.precision) for vector in initial)
         self._forget_moments()
         self.step_count = self.draw_count = 0
+        self._forget_looks()
+        self._fit_buffers()
+
+    def _forget_looks(self) -> None:
         self._evaluation: Evaluation | None = None
         self._held_out: tuple[Array | None, float] = (None, 0.0)  # the θ of the last look, and what it showed
-        self._fit_buffers()
 
     def _forget_moments(self) -> None:
         self._optimizer = OPTIMIZERS[self._settings.optimizer]
         self.theta_state = self._optimizer.init(self.theta)
         self.phi_state = self._optimizer.init(self.phi)
+
+    def _check_room(self, settings: Settings) -> None:
+        """Raises ValueError, before anything is allocated, where a step or a look would take too much memory."""
+        model, B, S = self.model, settings.batch_size, settings.samples
+        most = max(B, networks.CHUNK)  # points in the encoder at a time
+        numbers = networks.buffer_size(model.encoder_sizes, most) + networks.buffer_size(
+            model.decoder_sizes, max(B * S, networks.CHUNK)
+        )
+        numbers += (model.data_dim + 4 * model.latent_dim) * B * S + 3 * self.x.size
+        advice = "take fewer samples, a smaller batch, narrower layers or fewer points"
+        expect_room("samples × batch × widths", numbers, advice)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle is made of: the run, without its buffers, whose arrays are views of each other."""
+        state = {name: value for name, value in self.__dict__.items() if name not in _BUFFERS}
+        state |= {name: state[name].copy() for name in ("theta", "phi", "theta_state", "phi_state")}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_looks()
+        self._fit_buffers()
 
     def _fit_buffers(self) -> None:
         sizes = self._settings.batch_size, self._settings.samples
@@ -153,10 +194,13 @@ class Trainer:
 
     @settings.setter
     def settings(self, new: Settings) -> None:
-        old, self._settings = self._settings, replace(new, batch_size=min(new.batch_size, len(self.x)))
+        expect(isinstance(new, Settings), "settings", "Settings", new)
+        new = replace(new, batch_size=min(new.batch_size, len(self.x)))
+        self._check_room(new)
+        old, self._settings = self._settings, new
         if new.optimizer != old.optimizer:
             self._forget_moments()
-        if (self._settings.batch_size, new.samples) != (old.batch_size, old.samples):
+        if (new.batch_size, new.samples) != (old.batch_size, old.samples):
             self._fit_buffers()
 
     @property
@@ -179,7 +223,8 @@ class Trainer:
         before = self.evaluate() if evaluating else None
         undo = self.snapshot() if evaluating or len(self.update.substeps) > 1 else None
         try:
-            return self._step(before)
+            with OneThread():
+                return self._step(before)
         except NotFinite as problem:
             if undo is None:  # the one gradient was not finite: nothing has moved
                 self.draw_count -= 1
@@ -263,7 +308,8 @@ class Trainer:
 
     def _evaluate(self) -> Evaluation:
         at = self.model, self.theta, self.phi, self.evaluation_x, self.tolerance
-        self._evaluation = evaluate(*at, last=self._evaluation)
+        with OneThread():
+            self._evaluation = evaluate(*at, last=self._evaluation)
         return self._evaluation
 
     def held_out_log_px(self) -> float | None:
@@ -271,7 +317,8 @@ class Trainer:
         if self.held_out is None:
             return None
         if self._held_out[0] is None or not np.array_equal(self._held_out[0], self.theta):
-            target = Target(self.model, self.theta, self.held_out, self.tolerance)
+            with OneThread():
+                target = Target(self.model, self.theta, self.held_out, self.tolerance)
             self._held_out = self.theta.copy(), float(target.log_px.mean())
         return self._held_out[1]
 
@@ -287,10 +334,15 @@ class Trainer:
         """The run as it is now, to come back to."""
         states = self.theta_state.copy(), self.phi_state.copy()
         vectors = self.theta.copy(), self.phi.copy()
-        return Snapshot(self.settings, *vectors, *states, self.step_count, self.draw_count)
+        return Snapshot(self.origin, self.settings, *vectors, *states, self.step_count, self.draw_count)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot of this run, with the settings of then."""
+        """Continue from a snapshot of this run, with the settings of then.
+
+        Raises ValueError for a snapshot of another model, seed, precision or data: it would go on with other draws.
+        """
+        for name, mine, other in zip(Origin._fields, self.origin, snapshot.origin):
+            expect(mine == other, "snapshot", f"one of a run with {name} {mine}", other)
         self.settings = snapshot.settings
         self.theta[:], self.phi[:] = snapshot.theta, snapshot.phi
         self.theta_state, self.phi_state = snapshot.theta_state.copy(), snapshot.phi_state.copy()

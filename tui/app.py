@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,18 @@ from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.color import Color
+from textual.command import CommandPalette
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from tinyvae import DATASETS
 from tinyvae.runs import Config, Run, Schedule
 
-from . import keys
+from . import keys, signals
+from .exit_codes import INTERRUPTED
 from .notes import gap_text
+from .output import printable
 from .palette import colors
 from .session import Session
 from .widgets.charts import StepChart
@@ -30,12 +35,14 @@ from .widgets.identity import Identity
 from .widgets.panel import Panel
 from .widgets.panels import Panels
 from .widgets.spaces import DataPanel
+from .work import in_thread
 
 SLICE = 0.01  # seconds of training between two looks at the keyboard
 ROUNDS = 10  # of the event loop at such a look: a key goes through several queues before it does anything
 ANSWER = 0.04  # seconds without training after a key, in which to show what it did
 SLOW_STEP = 0.015  # a step that takes longer is waited for in a thread, one at a time
 SMALLEST = (60, 18)
+LAID_OUT = ((24, 6), (1000, 300))  # the least and the largest size: Textual 8.2 fails on less, memory on more
 
 
 class TooSmall(Static):
@@ -74,6 +81,8 @@ class TinyVAE(App[None]):
         self._step_seconds = 0.0
         self._told = self._paint_missed = False
         self._answering = 0.0  # no training before this time
+        self._loop_of_keys: asyncio.AbstractEventLoop | None = None
+        self._ended: int | None = None  # the exit code that a signal has asked for
 
     def get_css_variables(self) -> dict[str, str]:
         """The theme's; where its keys in the footer can hardly be read, they look like the words beside them."""
@@ -93,7 +102,22 @@ class TinyVAE(App[None]):
         )
         yield Footer(show_command_palette=False, compact=True)
 
+    def end(self, code: int) -> None:
+        """Close with this exit code; may be called from the handler of a signal, at any moment."""
+        self._ended = code
+        signals.leave_in_time(code)
+        if self._loop_of_keys is not None:
+            with suppress(RuntimeError):  # it has closed already
+                self._loop_of_keys.call_soon_threadsafe(partial(self.exit, return_code=code))
+
+    def action_help_quit(self) -> None:
+        """Ctrl-C, which ends a program in a terminal."""
+        self.exit(return_code=INTERRUPTED)
+
     def on_mount(self) -> None:
+        self._loop_of_keys = asyncio.get_running_loop()
+        if self._ended is not None:
+            self.exit(return_code=self._ended)
         self._lay_out()
         self.main_screen.query_one("#bound").focus()
         self.session.run(self._run_at_start)
@@ -139,12 +163,19 @@ class TinyVAE(App[None]):
         """What log p(x) is held against takes a second on a plane: it is computed beside the run."""
         session = self.session
         if session.references is None:
-            await asyncio.to_thread(session.find_references)
-            self._shown = None
+            await in_thread(session.find_references)
+            self._last_painted = None
 
     async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent) and not self.screen_stack:
+            return  # a key that was on its way when the app closed
         if isinstance(event, events.Key):
             self._answering = perf_counter() + ANSWER
+        if isinstance(event, events.Resize):
+            sides = zip(event.size, *LAID_OUT)
+            event.size = event.virtual_size = Size(
+                *(min(max(side, least), most) for side, least, most in sides)
+            )
         await super().on_event(event)
 
     @property
@@ -163,7 +194,9 @@ class TinyVAE(App[None]):
 
     def _tell_if_diverged(self) -> None:
         if self.session.stopped and not self._told:
-            self.notify(self.session.stopped, title="The run has diverged", severity="error", timeout=20)
+            self.notify(
+                self.session.stopped, title="The run has diverged", severity="error", timeout=20, markup=False
+            )
         self._told = bool(self.session.stopped)
 
     def paint(self, force: bool = False, panels: bool = True) -> None:
@@ -173,7 +206,9 @@ class TinyVAE(App[None]):
         the next frame.
         """
         self._paint_missed = self._busy.locked()
-        if self._paint_missed or not self.is_running or not self.main_screen.query("#title"):
+        if self._paint_missed or not (
+            self.is_running and self.screen_stack and self.main_screen.query("#title")
+        ):
             return  # a step is under way in a thread, and the engine between two states; or the app is closing
         session = self.session
         self._measure()
@@ -208,7 +243,7 @@ class TinyVAE(App[None]):
         wide = self.size.width >= 100
         left = Text.assemble(
             (" tinyvae ", f"bold {palette['elbo']}"),
-            (f"· {session.data.name} ", palette["text"]),
+            (f"· {printable(session.data.name)} ", palette["text"]),
             (f"· {len(session.data.x)} points · {kind} " if wide else "", palette["faint"]),
             (f"· step {step} ", f"bold {palette['text']}"),
         )
@@ -275,7 +310,7 @@ class TinyVAE(App[None]):
         self.session.run(False)
         self.notify("Looking for the best q of every data point …", timeout=3)
         async with self._busy:
-            split = await asyncio.to_thread(self.session.split_gap)
+            split = await in_thread(self.session.split_gap)
         text = gap_text(split, self.session.selected)
         await self.push_screen_wait(Card("The gap, split", text, ["close"], wide=True))
         self.paint()
@@ -300,9 +335,8 @@ class TinyVAE(App[None]):
             self.notify("A lesson has chosen how this run begins: a line cannot say it.", severity="warning")
             return
         self.copy_to_clipboard(line)
-        self.notify(
-            f"tinyvae --share {line}", title="This line opens the same run, bit for bit (copied)", timeout=20
-        )
+        says = "This line opens the same run, bit for bit (copied)"
+        self.notify(f"tinyvae --share {line}", title=says, timeout=20, markup=False)
 
     async def action_quit(self) -> None:
         """Close, but ask first where something would be lost."""
@@ -375,6 +409,7 @@ class TinyVAE(App[None]):
         async with self._busy:
             self.session.reset()
         self._restart_panels()
+        self.find_references()
 
     def action_help(self) -> None:
         from .screens.help import Help
@@ -414,7 +449,7 @@ class TinyVAE(App[None]):
         try:
             await self.between_steps(self.begin, config.open)
         except (ValueError, ArithmeticError, OSError) as problem:
-            self.notify(str(problem), severity="error")
+            self.notify(printable(problem), severity="error", markup=False)
             return
         self.session.run(True)
         self.notify("A new run has begun.")
@@ -449,15 +484,19 @@ class TinyVAE(App[None]):
 
     def action_export(self) -> None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = Path(f"tinyvae-{self.session.data.name}-{stamp}")
+        name = f"tinyvae-{self.session.data.name}-{stamp}"
+        names = [name, *(f"{name}-{k}" for k in range(2, 100))]  # two exports of one second
+        folder = next(path for path in map(Path, names) if not path.exists())
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir()
             self.session.export_records(folder)
             (folder / "screen.svg").write_text(self.export_screenshot(), encoding="utf-8")
         except OSError as problem:
-            self.notify(f"Not everything was saved: {problem}", severity="error", timeout=10)
+            says = f"Not everything was saved: {printable(problem)}"
+            self.notify(says, severity="error", timeout=10, markup=False)
             return
-        self.notify(f"records.csv, .jsonl and .npz, screen.svg and share.txt are in {folder.absolute()}")
+        where = printable(folder.absolute())
+        self.notify(f"records.csv, .jsonl and .npz, screen.svg and share.txt are in {where}", markup=False)
 
     def action_tab(self, number: int) -> None:
         """On a narrow screen: which panel is shown. Everywhere: which one has the focus."""
@@ -488,6 +527,12 @@ class TinyVAE(App[None]):
         self.main_screen.set_class(small, "-too-small")
         self._lay_out()
         self._last_painted = None
+
+    def action_command_palette(self) -> None:
+        if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
+            from .screens.dialog import Palette
+
+            self.push_screen(Palette(id="--command-palette"))
 
     def get_system_commands(self, screen: Screen[Any]) -> Any:
         yield from super().get_system_commands(screen)

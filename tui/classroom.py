@@ -12,6 +12,7 @@ from tinyvae.runs import Run
 
 from .screens.lessons import Card
 from .session import Session
+from .work import in_thread
 
 LEAVE = "leave the lesson"
 
@@ -100,7 +101,7 @@ def _label(settings: Mapping[str, object]) -> str:
 async def measure(app: Stage, lesson: Lesson) -> None:
     """The claims of the lesson against their numbers, as a table."""
     app.notify("Measuring; this can take some seconds.")
-    measured = await asyncio.to_thread(lesson.measure, 0)
+    measured = await in_thread(lesson.measure, 0)
     rows = [
         f"| {c.claim.replace('|', '∣')} | {c.measured:.6g} | {c.expected} | {'✓' if c.ok else '✗'} |"
         for c in lesson.check(measured)

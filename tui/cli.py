@@ -8,11 +8,13 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import arguments
-from .exit_codes import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED, READER_LEFT
+from . import arguments, signals
+from .exit_codes import BAD_INPUT, DIVERGED, GOOD, READER_LEFT
+from .output import give_up_stdout, last_words, prepare_streams, printable
 
 if TYPE_CHECKING:
     from tinyvae.runs import Config, Schedule
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a mistake in one line."""
 
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="")  # argparse would not say that the output cannot be written
+
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"tinyvae: {message} (tinyvae --help explains every option)\n")
+        self.exit(BAD_INPUT, f"tinyvae: {printable(message)} (tinyvae --help explains every option)\n")
 
 
 EXAMPLES = """\
@@ -158,7 +163,9 @@ def parser() -> argparse.ArgumentParser:
         help="what plots are drawn with (default: what fits)",
     )
     screen.add_argument(
-        "--serve", action="store_true", help="show the app in a web browser, on this machine only"
+        "--serve",
+        action="store_true",
+        help="show the app in a web browser, to pages of this server on this machine only",
     )
     screen.add_argument(
         "--port", type=arguments.whole(1, 65535), default=8000, metavar="P", help="for --serve (default: 8000)"
@@ -174,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     train.add_argument("--steps", type=arguments.whole(1), metavar="N", help="how many steps (default: 1000)")
     train.add_argument("--out", metavar="FILE", help="write one record a step to this .jsonl or .csv file")
+    train.add_argument("--force", action="store_true", help="overwrite the file of --out if there is one")
     train.add_argument(
         "--every",
         type=arguments.whole(1),
@@ -218,43 +226,78 @@ def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None
     return config, (), None
 
 
+def warn_of_old_line(config: "Config") -> None:
+    """A line that was written before lines carried a digest cannot say whether a file is as it was."""
+    from tinyvae import DATASETS
+
+    if config.data is None and config.dataset not in DATASETS:
+        complain(f"the line does not say what was in {config.dataset}: if it has changed, this is another run")
+
+
 def complain(problem: object) -> int:
-    print(f"tinyvae: {problem}", file=sys.stderr)
+    with suppress(OSError):  # where nobody can be told
+        print(f"tinyvae: {printable(problem)}", file=sys.stderr)
     return BAD_INPUT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code: 0, 2 for bad input, 3 if the run diverged, 130 for Ctrl-C."""
-    args = parser().parse_args(argv)
+    """Run the program; returns its exit code (see exit_codes.py)."""
+    prepare_streams()
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output has left: nothing more to say, not even at the end
+        give_up_stdout()
+        return READER_LEFT
+    except OSError as problem:
+        if problem.filename is not None:
+            return complain(f"{problem.filename}: {problem.strerror}")
+        give_up_stdout()
+        return complain(f"writing the output failed: {problem.strerror or problem}")
+    except MemoryError as problem:
+        return complain(
+            f"there is not enough memory for that ({problem or 'fewer or smaller of everything helps'})"
+        )
+    except (ValueError, ArithmeticError) as problem:
+        return complain(problem)
+    except KeyboardInterrupt as stop:
+        code = signals.exit_code(stop)
+        complain(signals.SAYS[code])
+        return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(argv)
+    except SystemExit:  # after --help
+        sys.stdout.flush()
+        raise
     if args.version:
         from importlib.metadata import version
 
         print(f"tinyvae {version('tinyvae')}")
         return GOOD
-    try:
-        if args.command == "lessons":
-            from .lessons_cli import lessons
+    if args.command == "lessons":
+        from .lessons_cli import lessons
 
-            return lessons(args.what, args.names, args.seed)
-        config, schedule, last = config_from(args)
-        if args.command == "train":
-            from .headless import train
+        return lessons(args.what, args.names, args.seed)
+    config, schedule, last = config_from(args)
+    if args.share is not None:
+        warn_of_old_line(config)
+    if args.command == "train":
+        from .headless import train
 
-            return train(config, args.steps or last or 1000, args.out, schedule)
-        if args.serve:
+        return train(config, args.steps or last or 1000, args.out, schedule, args.force)
+    if args.serve:
+        try:
             from .serve import serve
+        except ImportError:
+            raise ValueError("--serve needs one more package: pip install 'tinyvae[web]'") from None
 
-            config.open()  # complain here about bad input, not in the browser
-            return serve(argv if argv is not None else sys.argv[1:], args.port)
-        return open_app(config, schedule, last, args)
-    except BrokenPipeError:  # who read the output has left: nothing more to say, not even at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_LEFT
-    except (ValueError, OSError, ArithmeticError) as problem:
-        return complain(problem)
-    except KeyboardInterrupt:
-        print("tinyvae: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        config.open()  # complain here about bad input, not in the browser
+        return serve(argv if argv is not None else sys.argv[1:], args.port)
+    return open_app(config, schedule, last, args)
 
 
 def open_app(config: "Config", schedule: "Schedule", last: int | None, args: argparse.Namespace) -> int:
@@ -269,18 +312,20 @@ def open_app(config: "Config", schedule: "Schedule", last: int | None, args: arg
 
     charset = args.charset or fitting_charset()
     app = TinyVAE(config, args.speed, charset, args.fps, run=not args.paused, schedule=schedule, until=last)
+    signals.listen(app.end)
+    if in_browser:
+        signals.end_with_parent(app.end)
     app.run()
     from .headless import one_line
 
-    session = app.session
-    print(one_line(session.history.row(session.step), session.data.name))
-    if session.share_string:
-        print(f"the same run again: tinyvae --share {session.share_string}")
-    if session.share_string_of_other:
-        print(f"the run before the branch: tinyvae --share {session.share_string_of_other}")
-    if session.stopped:
-        return DIVERGED
-    return app.return_code or GOOD
+    session, code = app.session, app.return_code or GOOD
+    with last_words(code):
+        print(one_line(session.history.row(session.step), session.data.name))
+        if session.share_string:
+            print(f"the same run again: tinyvae --share {session.share_string}")
+        if session.share_string_of_other:
+            print(f"the run before the branch: tinyvae --share {session.share_string_of_other}")
+    return DIVERGED if session.stopped and code == GOOD else code
 
 
 def fitting_charset() -> str:

@@ -1,20 +1,24 @@
 """`tinyvae train`: the run of the app without its screen, and the one line that says how it ended."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from tinyvae import Diverged, StepRecord
 from tinyvae.records import RecordWriter
 from tinyvae.references import references
-from tinyvae.runs import Config, Run, Schedule, scheduled_steps
+from tinyvae.runs import Config, Run, Schedule, scheduled_steps, share
 
-from .exit_codes import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
+from .console import Console
+from .exit_codes import BAD_INPUT, DIVERGED, GOOD
+from .output import last_words, printable
+from .signals import SAYS, exit_code
 from .terms import ELBO, LOG_PX, TERMS
 
 COLUMNS = sorted(TERMS, key=lambda key: key not in (LOG_PX.key, ELBO.key))  # the bound and what it bounds first
@@ -22,23 +26,25 @@ COLUMNS = sorted(TERMS, key=lambda key: key not in (LOG_PX.key, ELBO.key))  # th
 
 def one_line(row: dict[str, Any], name: str) -> str:
     """The terms of one record on one line."""
+    name = printable(name)
     if row.get("log_px") is None:
         return f"{name} step {int(row['step'])}: not evaluated"
     terms = "  ".join(f"{term} {row[term]:.4f}" for term in COLUMNS)
     return f"{name} step {int(row['step'])}: {terms}  residual {row['residual']:.0e}  error {row['error']:.0e}"
 
 
-def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) -> int:
+def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), force: bool = False) -> int:
     """Train for `steps` steps; returns the exit code. Bad input raises ValueError or OSError."""
     run = config.open()
     trainer, name, console = run.trainer, run.data.name, Console()
-    if out and Path(out).resolve() == Path(config.dataset).resolve():
-        raise ValueError(f"out: expected another file than the data, got {out}")
+    for at, settings in schedule:
+        if at == 0:
+            trainer.settings = settings
     first = last = trainer.record()
-    writer = RecordWriter(out) if out else None
+    writer = None if out is None else _open(out, config.dataset, force)
     live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)
     worst_residual = abs(first.terms.residual) if first.terms else 0.0
-    code, done = GOOD, 0
+    code, done, problem = GOOD, 0, ""
     try:
         if writer:
             writer.write(first)
@@ -51,33 +57,57 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) 
                     last = record
                     worst_residual = max(worst_residual, abs(record.terms.residual))
                 live.show(record)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-        print(f"tinyvae: interrupted after step {done}", file=sys.stderr)
-    except Diverged as problem:
-        code = DIVERGED
-        print(f"tinyvae: the run diverged at {problem}", file=sys.stderr)
-    except BrokenPipeError:
-        raise
-    except OSError as problem:
-        if writer is None:
+    except KeyboardInterrupt as stop:
+        code, problem = exit_code(stop), f"{SAYS[exit_code(stop)]} after step {done}"
+    except Diverged as diverged:
+        code, problem = DIVERGED, f"the run diverged at {diverged}"
+    except OSError as failed:
+        if writer is None or failed.filename != str(writer.path):  # it is the output that fails
             raise
-        code = BAD_INPUT
-        print(f"tinyvae: writing {out} failed after step {done}: {problem.strerror}", file=sys.stderr)
+        code, problem = BAD_INPUT, f"writing {printable(out)} failed after step {done}: {failed.strerror}"
     finally:
         if writer:
             writer.close()
-    _summary(console, run, first, last, worst_residual)
-    if writer:
-        print(f"{writer.count} records in {writer.path}")
+    with last_words(code):
+        if problem:
+            print(f"tinyvae: {problem}", file=sys.stderr)
+        _summary(console, run, first, last, worst_residual)
+        if writer:
+            print(f"{writer.count} records in {printable(writer.path)}")
+        changes = tuple(change for change in schedule if change[0] < trainer.step_count)
+        print(f"the same run again: tinyvae --share {share(run.resolved, changes, trainer.step_count)}")
     return code
+
+
+def _open(out: str, data: str, force: bool) -> RecordWriter:
+    """The file for the records. What is in it already is never lost without a word, the data never at all."""
+    path = Path(out).expanduser()
+    source = Path(data).expanduser()
+    if path.exists() and source.exists() and os.path.samefile(path, source):  # a link to it is it, too
+        raise ValueError(f"out: expected another file than the data, got {out}")
+    try:
+        return RecordWriter(path, overwrite=force)
+    except FileExistsError:
+        if not _agreed(f"{printable(out)} is there already. Overwrite it?"):
+            raise ValueError(f"out: expected a new file, got {out}, which is there already (--force)") from None
+        return RecordWriter(path, overwrite=True)
+
+
+def _agreed(question: str) -> bool:
+    """Whether a person at a terminal says yes; without one it is no."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _summary(console: Console, run: Run, first: StepRecord, last: StepRecord, worst_residual: float) -> None:
     trainer, name = run.trainer, run.data.name
     if first.terms is None or last.terms is None:
         return
-    table = Table(title=f"{name}: nats per data point", title_justify="left")
+    table = Table(title=Text(f"{printable(name)}: nats per data point"), title_justify="left")
     for heading in ("term", f"step {first.step}", f"step {last.step}", "change"):
         table.add_column(heading, justify="left" if heading == "term" else "right")
     for term in COLUMNS:
@@ -121,10 +151,10 @@ class _LiveLines:
 
     def __init__(self, console: Console, name: str, steps: int):
         self.progress = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            console=console,
+            TextColumn("{task.description}", style="bold", markup=False), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=console,
         )  # fmt: skip
-        self.task = self.progress.add_task(name, total=steps)
+        self.task = self.progress.add_task(printable(name), total=steps)
         self.live = Live(self.progress, console=console, refresh_per_second=10)
 
     def show(self, record: StepRecord) -> None:

@@ -5,16 +5,17 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from time import perf_counter
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tinyvae.lessons import LESSONS, Check, Lesson, play
 
+from .console import Console
 from .exit_codes import FAILED, GOOD
+from .signals import ignore_interrupts
 
 EVALUATIONS = 40  # how often a phase of z ∈ R² is evaluated; there an evaluation costs more than many steps
 
@@ -110,8 +111,15 @@ def outcomes(names: list[str], seed: int) -> Iterator[Outcome]:
         for name in names:
             yield measure(name, seed)
         return
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=ignore_interrupts)
+    try:
         yield from pool.map(measure, names, [seed] * len(names))
+    except BaseException:  # Ctrl-C, or a reader that has left: nobody waits for the rest
+        for child in active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check(names: list[str], seed: int) -> int:

@@ -92,7 +92,10 @@ class Session:
 
     def find_references(self) -> None:
         """What log p(x) is held against; on bars this takes about a second."""
-        self.references = references(self.data, self.trainer.evaluation_x)
+        data = self.data
+        found = references(data, self.trainer.evaluation_x)
+        if data is self.data:  # no other run has begun meanwhile
+            self.references = found
 
     @property
     def truth(self) -> Target | None:
@@ -325,7 +328,7 @@ class Session:
     def export_records(self, folder: Path) -> None:
         """All records so far as records.csv, .jsonl and .npz, and the share string; NaN is empty or null."""
         for suffix in FORMATS:
-            with RecordWriter(folder / f"records{suffix}") as writer:
+            with RecordWriter(folder / f"records{suffix}", overwrite=True) as writer:
                 for step in range(len(self.history)):
                     writer.write_row(self.history.row(step))
         columns: dict[str, Any] = {name: self.history.column(name) for name in self.history.names}

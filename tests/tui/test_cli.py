@@ -106,7 +106,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def train(config: Config, *more: Any) -> int:
-        calls.append({"config": config, "more": more})
+        calls.append({"config": config, "more": more[:3], "force": more[3]})
         return 0
 
     def open_app(config: Config, schedule: Schedule, last: int | None, args: Namespace) -> int:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
-from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from tinyvae import load_dataset
 
+from .dialog import Dialog, List
 
-class Choose(ModalScreen[str | None]):
+
+class Choose(Dialog[str | None]):
     """Returns the name of a dataset, or None."""
 
     BINDINGS = [Binding("escape,d", "dismiss(None)", "Close")]
@@ -32,11 +32,11 @@ class Choose(ModalScreen[str | None]):
             box.border_title = "Another dataset begins a new run"
             box.border_subtitle = "enter opens · esc keeps this run"
             says = {name: load_dataset(name).description for name in self.names}
-            yield OptionList(*(Option(f"[b]{name}[/b]  {text}", id=name) for name, text in says.items()))
+            yield List(*(Option(f"[b]{name}[/b]  {text}", id=name) for name, text in says.items()))
 
     def on_mount(self) -> None:
         if self.now in self.names:
-            self.query_one(OptionList).highlighted = self.names.index(self.now)
+            self.query_one(List).highlighted = self.names.index(self.now)
 
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+    def on_option_list_option_selected(self, event: List.OptionSelected) -> None:
         self.dismiss(event.option_id)

@@ -10,7 +10,6 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tinyvae import Target, Trainer, decompose, ops
@@ -20,6 +19,7 @@ from tinyvae.gaussian import Gaussian
 
 from ..palette import colors
 from ..terms import ELBO, TERMS
+from .dialog import Dialog
 
 Piece = Callable[..., Any] | type | property | str  # a str names a primitive of ops, shown with its VJP
 
@@ -48,7 +48,7 @@ def source(piece: Piece) -> tuple[str, str, int]:
     return f"{name}   {file}", "".join(lines), first
 
 
-class Code(ModalScreen[None]):
+class Code(Dialog[None]):
     """One term at a time; ← and → go through the five."""
 
     BINDINGS = [

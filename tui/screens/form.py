@@ -8,8 +8,10 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Grid, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
+
+from ..output import printable
+from .dialog import Dialog
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Field:
     def text(self) -> str:
         if isinstance(self.value, tuple | list):
             return ",".join(map(str, self.value)) or "none"
-        return "" if self.value is None else str(self.value)
+        return "" if self.value is None else printable(self.value)
 
 
-class Form(ModalScreen[Any]):
+class Form(Dialog[Any]):
     """Returns what `accept` makes of the fields that were changed, or None."""
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Close")]
@@ -56,9 +58,9 @@ class Form(ModalScreen[Any]):
             box.border_subtitle = "tab moves · enter applies · esc closes"
             with Grid():
                 for field in self.fields:
-                    yield Label(field.label)
+                    yield Label(field.label, markup=False)
                     yield Input(field.text, id=field.name, compact=True)
-            yield Static("", id="problem")
+            yield Static("", id="problem", markup=False)
             yield Button(self.button, id="apply", variant="primary", compact=True)
 
     def on_input_submitted(self) -> None:
@@ -71,10 +73,12 @@ class Form(ModalScreen[Any]):
         changes = {}
         for field in self.fields:
             text = self.query_one(f"#{field.name}", Input).value.strip()
+            if text == field.text.strip():  # as it was: what is shown may not be all that it is
+                continue
             try:
                 value = field.parse(text)
             except (ValueError, argparse.ArgumentTypeError) as problem:
-                self.query_one("#problem", Static).update(f"{field.label}: {problem}")
+                self.query_one("#problem", Static).update(printable(f"{field.label}: {problem}"))
                 self.query_one(f"#{field.name}", Input).focus()
                 return
             if value != field.value:
@@ -82,6 +86,6 @@ class Form(ModalScreen[Any]):
         try:
             accepted = self.accept(changes)
         except (ValueError, ArithmeticError, OSError) as problem:
-            self.query_one("#problem", Static).update(str(problem))
+            self.query_one("#problem", Static).update(printable(problem))
             return
         self.dismiss(accepted)

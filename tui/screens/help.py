@@ -3,12 +3,12 @@
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Markdown
 
 from ..keys import markdown
 from ..terms import KL_POSTERIOR, KL_PRIOR, LOG_PX, RECONSTRUCTION, RESIDUAL, TERMS, Quantity
 from ..widgets.panel import Panel
+from .dialog import Dialog
 
 
 def described(quantity: Quantity) -> str:
@@ -44,7 +44,7 @@ The line at the top always balances:
 """
 
 
-class Help(ModalScreen[None]):
+class Help(Dialog[None]):
     """The focused panel first, then everything."""
 
     BINDINGS = [Binding("escape,question_mark,q,space", "dismiss", "Close")]

@@ -1,6 +1,5 @@
 """The landscape around the present point: θ's direction across, φ's direction up, and the way that led here."""
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.geometry import Size
-from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
@@ -20,6 +18,8 @@ from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, plane
 from ..session import Session
 from ..terms import TERMS
+from ..work import in_thread
+from .dialog import Dialog
 
 SAYS = {  # what the picture of a term shows
     "elbo": "What training climbs: it depends on both directions, and the ridge runs aslant.",
@@ -32,7 +32,7 @@ PATH = 40  # steps whose way is shown, and whose length is the unit of both axes
 POINTS = {1: 64, 2: 12}  # data points over which the terms are averaged here
 
 
-class LandscapeScreen(ModalScreen[None]):
+class LandscapeScreen(Dialog[None]):
     """Computes column by column, so that something is seen at once."""
 
     BINDINGS = [
@@ -73,7 +73,7 @@ class LandscapeScreen(ModalScreen[None]):
 
     @work(exclusive=True, group="landscape")
     async def compute(self) -> None:
-        session = self.session
+        session, canvas = self.session, self.query_one(Map)  # later there may be no Map: the screen was closed
         view = session.view()
         thetas, phis = session.path(PATH)
         theta, phi = thetas[-1], phis[-1]
@@ -88,8 +88,8 @@ class LandscapeScreen(ModalScreen[None]):
         ahead = [(way - way[-1]) @ d / (d @ d) for way, d in zip((thetas, phis), directions)]
         x = view.evaluation.target.x[: POINTS[session.model.latent_dim]]
         columns = landscape(session.model, theta, phi, directions[0], directions[1], x, reach=1.5)
-        while (found := await asyncio.to_thread(next, columns, None)) is not None:
-            self.query_one(Map).fill(found, ahead)
+        while (found := await in_thread(next, columns, None)) is not None:
+            canvas.fill(found, ahead)
 
 
 class Map(Widget):

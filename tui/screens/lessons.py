@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
-from textual.widgets import Markdown, OptionList
+from textual.widgets import Markdown
 from textual.widgets.option_list import Option
 
+from .dialog import Dialog, List
 
-class Card(ModalScreen[int | None]):
+
+class Card(Dialog[int | None]):
     """A text with something to choose below it; returns the number of the choice, or None."""
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Close")]
@@ -35,10 +36,10 @@ class Card(ModalScreen[int | None]):
             if self.text:
                 with VerticalScroll(can_focus=False):
                     yield Markdown(self.text)
-            yield OptionList(*(Option(choice) for choice in self.choices))
+            yield List(*(Option(choice) for choice in self.choices))
 
     def on_mount(self) -> None:
-        self.query_one(OptionList).focus()
+        self.query_one(List).focus()
 
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+    def on_option_list_option_selected(self, event: List.OptionSelected) -> None:
         self.dismiss(event.option_index)

@@ -41,6 +41,6 @@ class NewRun(Form):
         super().__init__("Data and model of a new run", "Begin the new run", fields)
 
     def accept(self, changes: dict[str, Any]) -> Config:
-        config = replace(self.config, **changes)
+        config = replace(self.config, **changes, data=None)  # of a shared line; the data may be others now
         config.open()  # what is wrong with it is said here, and the present run goes on
         return config

@@ -6,7 +6,6 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
@@ -16,6 +15,7 @@ from tinyvae.lessons.coin import surface
 from ..palette import background, colors, look
 from ..plots import Contour, Curve, Heat, Plot, Points, plane
 from ..terms import ELBO
+from .dialog import Dialog
 
 SAYS = (
     "t across: how likely heads are; p up: how far q leans. ◆ is the highest ELBO. The vertical line is the t of "
@@ -23,7 +23,7 @@ SAYS = (
 )
 
 
-class SurfaceScreen(ModalScreen[None]):
+class SurfaceScreen(Dialog[None]):
     """Map and contours of the ELBO over t and p."""
 
     BINDINGS = [Binding("escape,enter,q", "dismiss", "Close")]

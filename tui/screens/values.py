@@ -8,7 +8,6 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.geometry import Size
 from textual.reactive import reactive
-from textual.screen import ModalScreen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widgets import Static
@@ -17,11 +16,12 @@ from ..palette import colors
 from ..session import Session
 from ..terms import RESIDUAL, TERMS
 from ..widgets.identity import number, signed, size
+from .dialog import Dialog
 
 ROOM_FOR_CHANGES = 104  # columns
 
 
-class Values(ModalScreen[int | None]):
+class Values(Dialog[int | None]):
     """Returns the step that was chosen, or None."""
 
     BINDINGS = [

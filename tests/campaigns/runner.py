@@ -1,0 +1,63 @@
+"""Runs cases one after the other, each with a number to have it again by, and counts what they ended in."""
+
+import random
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LONGEST = 20.0  # seconds that a case may take
+MOST = 1 << 30  # bytes that the process may have taken at its worst
+
+
+class TooLong(BaseException):
+    """Not an Exception: the program must not be able to catch it."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    def late(*_: Any) -> None:
+        raise TooLong(f"more than {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def peak() -> int:
+    """The most memory that this process has had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def play(
+    case: Callable[[random.Random], str],
+    seed: int,
+    first: int,
+    count: int,
+    seconds: float,
+    longest: float = LONGEST,
+) -> tuple[Counter[str], list[str]]:
+    """What the cases ended in, and those that failed, each as one line. Stops when the time is up."""
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+    deadline = time.monotonic() + seconds
+    for k in range(first, first + count):
+        if time.monotonic() > deadline:
+            break
+        try:
+            with limited(longest):
+                outcomes[case(random.Random(f"{seed} {k}"))] += 1
+            assert peak() <= MOST, f"{peak() / 2**20:.0f} MiB of memory"
+        except (Exception, TooLong) as problem:
+            outcomes["FAILED"] += 1
+            where = f"--seed {seed} --first {k} --count 1"
+            failures.append(f"{where}: {type(problem).__name__}: {problem}")
+    return outcomes, failures
