@@ -157,7 +157,7 @@ def check_data(
     if array.ndim != 2 or 0 in array.shape:
         hint = " (for images: x.reshape(len(x), -1))" if array.ndim > 2 else ""
         raise wrong(source, "rows and columns, shape (N, D)", f"shape {array.shape}{hint}")
-    with np.errstate(over="ignore"):  # a long double may be infinite as a double
+    with np.errstate(over="ignore", invalid="ignore"):  # a long double may be infinite as a double
         values = np.array(array, dtype=np.float64, order="C")  # a copy: the caller's may change, this not
     bad, other = ~np.isfinite(values), (values != 0) & (values != 1)
     if bad.any():

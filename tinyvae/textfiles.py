@@ -239,14 +239,67 @@ def _is_header(path: Path, first: Record, second: Record | None) -> bool:
 # ---------------------------------------- lines and cells ----------------------------------------
 
 
+class _Lines:
+    """The lines of a text; between two records blank lines and comments are skipped."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.number = self.begins = 0  # of this line, and of the first one of its record
+        self.between = True  # two records, and not in a cell of several lines
+        self._lines = self._read()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._lines)
+
+    def first_of_records(self, count: int) -> list[str]:
+        """The first lines, without comments and blank ones."""
+        found: list[str] = []
+        while len(found) < count and (line := next(self, "")):
+            found.append(line)
+            self.between = True
+        return found
+
+    def _read(self) -> Iterator[str]:
+        with self.path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets put a mark in front
+            while line := file.readline(LONGEST + 1):
+                self.number += 1
+                if len(line) > LONGEST:
+                    raise wrong(f"{self.path}, line {self.number}", f"at most {LONGEST:,} characters", "more")
+                if self.between:
+                    if not line.strip(" \r\n") or line.lstrip().startswith("#"):
+                        continue
+                    self.between, self.begins = False, self.number
+                yield line
+
+
+def _delimiter(lines: list[str]) -> str:
+    """Tab, else semicolon, else comma, else white space: the first that parts two lines into as many cells.
+
+    A name may hold one of them; R's header has one cell less than the rows.
+    """
+    bare = re.sub(r'"(?:[^"]|"")*"', "", lines[0] if lines else "")  # a delimiter in quotes is none
+    marks = [mark for mark in "\t;," if mark in bare]
+    for mark in marks:
+        try:
+            first, *more = (len(row) for row in csv.reader(lines, delimiter=mark, skipinitialspace=True))
+        except csv.Error:  # said when the records are read
+            continue
+        if all(first <= cells <= first + 1 for cells in more):
+            return mark
+    parts = [len(re.sub(r'"(?:[^"]|"")*"', "x", line).split()) for line in lines]
+    if len(parts) == 2 and 1 < parts[0] <= parts[1] <= parts[0] + 1:
+        return " "
+    return marks[0] if marks else " "
+
+
 class _Records:
     """The records of a text, each with the line in which it begins."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self._line = self._begins = 0
-        self._between = True  # two records: here blank lines and comments are skipped
-        self.delimiter = " "
+        self.path, self.delimiter = path, " "
         self._records = self._read()
 
     def __iter__(self) -> Iterator[Record]:
@@ -255,39 +308,23 @@ class _Records:
     def __next__(self) -> Record:
         return next(self._records)
 
-    def _lines(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets put a mark in front
-            while line := file.readline(LONGEST + 1):
-                self._line += 1
-                if len(line) > LONGEST:
-                    raise wrong(f"{self.path}, line {self._line}", f"at most {LONGEST:,} characters", "more")
-                if self._between:
-                    if not line.strip(" \r\n") or line.lstrip().startswith("#"):
-                        continue
-                    self._between, self._begins = False, self._line
-                yield line
-
     def _read(self) -> Iterator[Record]:
-        lines = self._lines()
-        first = next(lines, None)
-        if first is None:
-            return
-        bare = re.sub(r'"(?:[^"]|"")*"', "", first)  # a delimiter in quotes is none
-        self.delimiter = next((mark for mark in "\t;," if mark in bare), " ")
-        lines = chain([first], lines)
+        self.delimiter = _delimiter(_Lines(self.path).first_of_records(2))
+        lines = _Lines(self.path)
+        text: Iterator[str] = lines
         if self.delimiter == " ":
-            lines = (line.replace("\t", " ").rstrip() + "\n" for line in lines)
-        reader = csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
+            text = (line.replace("\t", " ").rstrip() + "\n" for line in lines)
+        reader = csv.reader(text, delimiter=self.delimiter, skipinitialspace=True, strict=True)
         while True:
+            lines.between = True
             try:
                 cells = next(reader, None)
             except csv.Error as problem:
                 expected = "cells as RFC 4180 quotes them"
                 raise wrong(
-                    f"{self.path}, line {self._begins}", expected, " ".join(str(problem).split())
+                    f"{self.path}, line {lines.begins}", expected, " ".join(str(problem).split())
                 ) from None
             if cells is None:
                 return
-            self._between = True
             if cells:
-                yield self._begins, cells
+                yield lines.begins, cells
