@@ -23,7 +23,7 @@ import numpy as np
 from .checks import Array, expect, one_of, positive, whole
 from .datafiles import Choice, DataError, Table, check_data, check_file, nameless, read_numpy, wrong
 from .presets import RECOMMENDED, Recommended, for_file
-from .scales import expect_no_lost_point, notes_on, standardization
+from .scales import Standardization, expect_no_lost_point, notes_on, standardization
 from .textfiles import read_text
 
 # ---------------------------------------- what a data set is ----------------------------------------
@@ -85,15 +85,21 @@ class Dataset:
     recommended: Recommended  # settings with which it is learned
     held_out: Array | None  # points that are not trained on, (M, D): fresh ones from the truth, or of a file
     columns: tuple[str, ...]  # the names of the D dimensions
-    log_scale: float = (
-        0.0  # Σ log s_d of standardised data, nats: what log p(x) of the original data is less by
-    )
-    standardized: bool = False
+    standardization: Standardization | None = None  # from the original data to x, where they were standardised
     color: str | None = None  # the column of a file that colours the points,
     labels: tuple[str, ...] | None = None  # and what it says of each of the N
     left_out: tuple[str, ...] = ()  # columns of a file that were not taken, and why
     header: bool | None = None  # whether the first line of a text was taken for names
     notes: tuple[str, ...] = ()  # what to know before a run on these data, a line each
+
+    @property
+    def log_scale(self) -> float:
+        """Σ_d log s_d of standardised data, by which log p of the original data is less; else 0. Nats."""
+        return 0.0 if self.standardization is None else self.standardization.log_scale
+
+    def original(self, x: Array) -> Array:
+        """Points x (N, D) in the units of the file."""
+        return x if self.standardization is None else self.standardization.inverse(x)
 
 
 # ---------------------------------------- the synthetic sets ----------------------------------------
@@ -248,17 +254,17 @@ def _load_file(
         held_out = x[chosen[np.sort(kept[:first])]]
         chosen = chosen[np.sort(kept[first:])]
     x = x[chosen]
-    log_scale, notes = 0.0, () if likelihood == "bernoulli" else notes_on(x, table.columns)
+    to_unit, notes = None, () if likelihood == "bernoulli" else notes_on(x, table.columns)
     if standardize:
         to_unit = standardization(x, table)  # of the rows that are trained on: the others are not looked at
-        log_scale, x = to_unit.log_scale, to_unit(x)
+        x = to_unit(x)
         held_out = None if held_out is None else to_unit(held_out)
         said = "log p(x), reconstruction and ELBO are those of the data as they are in the file"
-        notes = (f"standardized: {said}, Σ log s = {log_scale:.4f} nats taken off",)
+        notes = (f"standardized: {said}, Σ log s = {to_unit.log_scale:.4f} nats taken off",)
     labels = None if table.labels is None else tuple(table.labels[row] for row in chosen)
     return Dataset(
         x, path.name, likelihood, None, min(2, columns - 1), f"Your own file {path.name}: {table.taken}.",
-        for_file(x), held_out, table.columns, log_scale, standardize, choice.color, labels, table.left_out,
+        for_file(x), held_out, table.columns, to_unit, choice.color, labels, table.left_out,
         table.header if table.lines is not None else None, notes,
     )  # fmt: skip
 

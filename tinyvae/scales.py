@@ -40,6 +40,11 @@ class Standardization:
         z: Array = (x - self.mean) / self.scale
         return z
 
+    def inverse(self, z: Array) -> Array:
+        """The points (N, D) in the units of the file."""
+        x: Array = self.mean + self.scale * z
+        return x
+
 
 def standardization(x: Array, table: Table) -> Standardization:
     """Of the data points x (N, D), the columns of `table`. Raises DataError for a constant column."""

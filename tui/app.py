@@ -217,7 +217,7 @@ class TinyVAE(App[None]):
             (" tinyvae ", f"bold {palette['elbo']}"),
             (f"· {session.data.name} ", palette["text"]),
             (f"· {len(session.data.x)} points · {kind} " if wide else "", palette["faint"]),
-            ("· standardized " if wide and session.data.standardized else "", palette["faint"]),
+            ("· standardized " if wide and session.data.standardization else "", palette["faint"]),
             (f"· step {step} ", f"bold {palette['text']}"),
         )
         if session.viewed is not None:

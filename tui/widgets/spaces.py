@@ -4,6 +4,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from rich.text import Text
 from textual import events
 from textual.geometry import Size
 from textual.message import Message
@@ -126,6 +127,16 @@ class DataPanel(Panel):
         self.x_range, self.y_range = Range(), Range()
         self._points = (np.zeros(0), np.zeros(0))
 
+    def show(self, view: View, session: Session) -> None:
+        """Of a person's own file also the values of the chosen x by the names of their columns, and q's mean's."""
+        of, row = session.data, ""
+        if of.truth is None and of.likelihood == "gaussian":
+            pairs = of.original(np.stack([view.x, view.reconstruction])).T
+            row = " · ".join(f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(of.columns, pairs))
+        if row or self.border_subtitle:
+            self.border_subtitle = Text(f"◆ {row}" if row else "")
+        super().show(view, session)
+
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         side = int(np.sqrt(len(view.x)))
         if view.model.likelihood == "bernoulli" and side > 1 and side * side == len(view.x):
@@ -141,7 +152,7 @@ class DataPanel(Panel):
             if of.truth is None:  # each with the column that has the largest part in it
                 most = [of.columns[i] for i in np.abs(axes).argmax(axis=0)]
                 names = (f"{names[0]}: most of all {most[0]}", f"{names[1]}: {most[1]}")
-        elif of.standardized:
+        elif of.standardization is not None:
             names = tuple(f"{name} (standardized)" for name in names)
         data, decoded = project(x), project(view.decoded)
         lines = decoded if decoded.ndim == 3 else decoded[None]
