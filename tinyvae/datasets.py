@@ -14,15 +14,17 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .checks import Array, expect, one_of, positive, whole
-from .datafiles import READERS, DataError, check_data, wrong
+from .datafiles import Choice, DataError, Table, check_data, check_file, nameless, read_numpy, wrong
 from .presets import RECOMMENDED, Recommended, for_file
+from .scales import Standardization, expect_no_lost_point, notes_on, standardization
+from .textfiles import read_text
 
 # ---------------------------------------- what a data set is ----------------------------------------
 
@@ -74,7 +76,7 @@ class Generator:
 class Dataset:
     """Data points and what is known about them."""
 
-    x: Array  # (N, D)
+    x: Array  # (N, D); of a file that was standardised, the standardised points
     name: str
     likelihood: str  # "gaussian" or "bernoulli"
     truth: Generator | None  # None for a person's own file
@@ -82,6 +84,22 @@ class Dataset:
     description: str  # one plain sentence
     recommended: Recommended  # settings with which it is learned
     held_out: Array | None  # points that are not trained on, (M, D): fresh ones from the truth, or of a file
+    columns: tuple[str, ...]  # the names of the D dimensions
+    standardization: Standardization | None = None  # from the original data to x, where they were standardised
+    color: str | None = None  # the column of a file that colours the points,
+    labels: tuple[str, ...] | None = None  # and what it says of each of the N
+    left_out: tuple[str, ...] = ()  # columns of a file that were not taken, and why
+    header: bool | None = None  # whether the first line of a text was taken for names
+    notes: tuple[str, ...] = ()  # what to know before a run on these data, a line each
+
+    @property
+    def log_scale(self) -> float:
+        """Σ_d log s_d of standardised data, by which log p of the original data is less; else 0. Nats."""
+        return 0.0 if self.standardization is None else self.standardization.log_scale
+
+    def original(self, x: Array) -> Array:
+        """Points x (N, D) in the units of the file."""
+        return x if self.standardization is None else self.standardization.inverse(x)
 
 
 # ---------------------------------------- the synthetic sets ----------------------------------------
@@ -171,7 +189,8 @@ def _built_in(name: str, n: int | None, seed: int) -> Dataset:
         x, _ = truth.sample(n, np.random.default_rng(seed))
     fresh, _ = truth.sample(FRESH, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))))
     likelihood = "bernoulli" if truth.noise_std is None else "gaussian"
-    return Dataset(x, name, likelihood, truth, truth.latent_dim, text, recommended, fresh)
+    columns = nameless(x.shape[1])
+    return Dataset(x, name, likelihood, truth, truth.latent_dim, text, recommended, fresh, columns)
 
 
 def _linear(n: int, seed: int) -> dict[str, Array]:
@@ -184,11 +203,32 @@ def _linear(n: int, seed: int) -> dict[str, Array]:
     return dict(zip(("linear", "linear-test"), halves))
 
 
-def _load_file(path: Path, n: int | None, seed: int, likelihood: str | None, holdout: float | None) -> Dataset:
+READERS: dict[str, Callable[[Path, Choice], Table]] = {
+    ".csv": read_text,
+    ".tsv": read_text,
+    ".txt": read_text,
+    ".npy": read_numpy,
+    ".npz": read_numpy,
+}
+
+
+def _load_file(
+    path: Path,
+    n: int | None,
+    seed: int,
+    likelihood: str | None,
+    holdout: float | None,
+    choice: Choice,
+    standardize: bool,
+) -> Dataset:
     try:
-        x = check_data(READERS[path.suffix.lower()](path), likelihood, path)
+        check_file(path)
+        table = READERS[path.suffix.lower()](path, choice)
     except OSError as error:
         raise wrong(path, "a file that can be read", str(error.strerror or error)) from None
+    if table.lines is not None and not table.columns:
+        raise wrong(path, "at least two columns (data dimensions)", "none that is not left out")
+    x = check_data(table.values, likelihood, path, table.place if table.lines is not None else None)
     rows, columns = x.shape
     if columns < 2:
         raise wrong(path, "at least two columns (data dimensions)", f"{columns}")
@@ -198,17 +238,35 @@ def _load_file(path: Path, n: int | None, seed: int, likelihood: str | None, hol
         raise wrong("n", f"at most {rows}, the number of rows in {path}", f"{n}")
     if likelihood is None:  # from the whole file, so that it does not depend on the subset
         likelihood = "gaussian" if np.any((x != 0) & (x != 1)) else "bernoulli"
+    if likelihood == "gaussian":
+        expect_no_lost_point(x, table)
+    elif standardize:
+        raise wrong("standardize", "data that are not only 0 and 1", f"those of {path}")
+    chosen = np.arange(rows)  # the rows that are trained on
     if n is not None and n < rows:
-        x = x[np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))]
+        chosen = np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))
     held_out = None
     if holdout is not None:
-        kept = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))).permutation(len(x))
-        first = math.ceil(holdout * len(x))
-        if len(x) - first < 2:
-            raise wrong("holdout", f"a part of {len(x)} rows that leaves at least 2", f"{holdout:g}")
-        x, held_out = x[np.sort(kept[first:])], x[np.sort(kept[:first])]
-    text = f"{len(x)} rows of {columns} columns from your own file {path.name}."
-    return Dataset(x, path.name, likelihood, None, min(2, columns - 1), text, for_file(x), held_out)
+        kept = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))).permutation(len(chosen))
+        first = math.ceil(holdout * len(chosen))
+        if len(chosen) - first < 2:
+            raise wrong("holdout", f"a part of {len(chosen)} rows that leaves at least 2", f"{holdout:g}")
+        held_out = x[chosen[np.sort(kept[:first])]]
+        chosen = chosen[np.sort(kept[first:])]
+    x = x[chosen]
+    to_unit, notes = None, () if likelihood == "bernoulli" else notes_on(x, table.columns)
+    if standardize:
+        to_unit = standardization(x, table)  # of the rows that are trained on: the others are not looked at
+        x = to_unit(x)
+        held_out = None if held_out is None else to_unit(held_out)
+        said = "log p(x), reconstruction and ELBO are those of the data as they are in the file"
+        notes = (f"standardized: {said}, Σ log s = {to_unit.log_scale:.4f} nats taken off",)
+    labels = None if table.labels is None else tuple(table.labels[row] for row in chosen)
+    return Dataset(
+        x, path.name, likelihood, None, min(2, columns - 1), f"Your own file {path.name}: {table.taken}.",
+        for_file(x), held_out, table.columns, to_unit, choice.color, labels, table.left_out,
+        table.header if table.lines is not None else None, notes,
+    )  # fmt: skip
 
 
 # ---------------------------------------- the one door ----------------------------------------
@@ -220,6 +278,11 @@ def load_dataset(
     seed: int = 0,
     likelihood: str | None = None,
     holdout: float | None = None,
+    columns: Sequence[str] | None = None,
+    skip_columns: Sequence[str] | None = None,
+    color: str | None = None,
+    header: bool | None = None,
+    standardize: bool = False,
 ) -> Dataset:
     """One of the synthetic `DATASETS` by name, or a person's own file by path.
 
@@ -230,6 +293,13 @@ def load_dataset(
         likelihood: None takes that of the set; for a file "bernoulli" if all values are 0 or 1, else "gaussian".
         holdout: the part of a file's rows, chosen at random, that is not trained on: above 0, at most 0.5. A
             built-in set has fresh points from its truth instead.
+        columns: the names of the columns of a file to train on, in this order; None: all but row numbers. Columns
+            without a name are x1, x2, …
+        skip_columns: the names of the columns not to train on, instead.
+        color: a column of at most 8 different values that colours the points; it is not trained on.
+        header: whether the first line of a text names the columns; None: as it looks.
+        standardize: train on (x − mean) / std of every column. log p(x), reconstruction and ELBO stay those of
+            the data in the file; noise scales are in units of std.
 
     Raises ValueError (DataError where it is the data), one line that says what was expected and what came.
     """
@@ -239,10 +309,14 @@ def load_dataset(
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise wrong("dataset", "a name or a path", type(name_or_path).__name__)
     name = os.fspath(name_or_path)
+    choice = Choice(_names("columns", columns), _names("skip_columns", skip_columns), color, header)
     if holdout is not None:
         expect(0 < positive("holdout", holdout) <= 0.5, "holdout", "a number above 0, at most 0.5", holdout)
     if name in _SETS:
         expect(holdout is None, "holdout", f"none for {name}, whose truth gives fresh points", holdout)
+        of_files = dict(vars(choice), standardize=standardize or None)
+        for option, value in of_files.items():
+            expect(value is None, option, f"none for {name}, which is not a file", value)
         dataset = _built_in(name, n, seed)
         check_data(dataset.x, likelihood, f"dataset '{name}'")
         return dataset
@@ -252,10 +326,16 @@ def load_dataset(
     if path.suffix.lower() in READERS:
         if not os.path.exists(path):
             raise wrong(path, "a file", "nothing: there is no such file")
-        return _load_file(path, n, seed, likelihood, holdout)
+        return _load_file(path, n, seed, likelihood, holdout, choice, standardize)
     if name and os.path.exists(path):
         raise wrong(path, f"a file that ends in {', '.join(READERS)}", repr(path.suffix or "no ending"))
     close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     expected = f"expected one of {', '.join(DATASETS)} or a .csv, .npy or .npz file"
     raise DataError(f"unknown dataset {name!r}: {expected}{hint}")
+
+
+def _names(option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names or ()):
+        raise wrong(option, "a sequence of names", repr(names))
+    return None if names is None else tuple(names)

@@ -3,7 +3,7 @@
 A Target belongs to θ, a q to φ: what did not move since the last evaluation is used again as it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from .exact import TERMS, Expectations, MeanTerms, Target, terms_under
 from .gaussian import Gaussian
 from .model import VAE
 
+EPS = float(np.finfo(float).eps)
 LARGEST = 1e50  # nats; a term beyond it belongs to a run that has diverged
 
 
@@ -25,13 +26,18 @@ class NotFinite(ArithmeticError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The terms at one (θ, φ), with the Target and the q they came from."""
+    """The terms at one (θ, φ), with the Target and the q they came from.
+
+    Where the data were standardised, target and q are those of the standardised points, and the terms those of the
+    original data: log_scale = Σ_d log s_d is taken off log_px, reconstruction and elbo.
+    """
 
     theta: Array
     phi: Array
     target: Target
     under_q: Expectations
     terms: MeanTerms
+    log_scale: float = 0.0
 
     @property
     def q(self) -> Gaussian:
@@ -47,9 +53,11 @@ def evaluate(
     x: Array,
     tolerance: float | None = None,
     last: Evaluation | None = None,
+    log_scale: float = 0.0,
 ) -> Evaluation:
     """The terms of x (N, D) at (θ, φ), which are copied; `last` is an evaluation of the same x to take over from.
 
+    log_scale: what is taken off the terms of standardised data, so that they are those of the original; nats.
     Raises NotFinite where a term, or q, is not a finite number.
     """
     same_theta = last is not None and np.array_equal(last.theta, theta)
@@ -59,7 +67,7 @@ def evaluate(
     theta, phi = theta.astype(float), phi.astype(float)
     target = last.target if last and same_theta else Target(model, theta, x, tolerance)
     under_q = last.under_q if last and same_phi else _expectations(model.encode(phi, x), target)
-    return Evaluation(theta, phi, target, under_q, _terms(target, under_q))
+    return Evaluation(theta, phi, target, under_q, _terms(target, under_q, log_scale), log_scale)
 
 
 def _expectations(q: Gaussian, target: Target) -> Expectations:
@@ -68,12 +76,26 @@ def _expectations(q: Gaussian, target: Target) -> Expectations:
     return Expectations(q, target.joint, len(target), target.tolerance)
 
 
-def _terms(target: Target, under_q: Expectations) -> MeanTerms:
+def _terms(target: Target, under_q: Expectations, log_scale: float) -> MeanTerms:
     terms = terms_under(under_q, target).mean()
     for name in TERMS[:-1]:
         if not abs(getattr(terms, name)) < LARGEST:
             raise NotFinite(name)
-    return terms
+    return of_original(terms, log_scale)
+
+
+def of_original(terms: MeanTerms, log_scale: float) -> MeanTerms:
+    """The terms of the original data x, from those of z_d = (x_d − m_d) / s_d and log_scale = Σ_d log s_d.
+
+    log p(x) = log p(z) − Σ_d log s_d, and so for every density of x: reconstruction and elbo. A KL is between
+    densities of the latent variable, and stays. The errors grow by what the subtraction rounds.
+    """
+    if log_scale == 0:
+        return terms
+    shifted = {name: getattr(terms, name) - log_scale for name in ("log_px", "reconstruction", "elbo")}
+    rounding = {name: 2 * EPS * (abs(log_scale) + abs(shifted[name])) for name in ("log_px", "reconstruction")}
+    errors = {f"{name}_error": getattr(terms, f"{name}_error") + more for name, more in rounding.items()}
+    return replace(terms, **shifted, **errors, error=max(terms.error, *errors.values()))
 
 
 # ----- who did what between two evaluations -----
@@ -125,8 +147,8 @@ def compare(before: Evaluation, after: Evaluation) -> tuple[Attribution, float]:
     """
     theta_moved, phi_moved = after.target is not before.target, after.under_q is not before.under_q
     if theta_moved and phi_moved:
-        theta_only = _terms(after.target, before.under_q)
-        phi_only = _terms(before.target, after.under_q)
+        theta_only = _terms(after.target, before.under_q, after.log_scale)
+        phi_only = _terms(before.target, after.under_q, after.log_scale)
     else:
         theta_only = after.terms if theta_moved else before.terms
         phi_only = after.terms if phi_moved else before.terms

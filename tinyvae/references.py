@@ -26,7 +26,8 @@ def references(data: Dataset, x: Array) -> list[Reference]:
 
     The truth's log p(x) is an integral as the model's is; on `bars` it takes about a second. The other is the
     log density of one Gaussian, or the log probability of independent bits, fitted to all of the data by maximum
-    likelihood; there is none where the data lie in fewer dimensions than they have.
+    likelihood; there is none where the data lie in fewer dimensions than they have. Where `data` are standardised,
+    x are standardised points, and the density is that of the original ones.
     """
     found = []
     if data.truth is not None:
@@ -35,7 +36,7 @@ def references(data: Dataset, x: Array) -> list[Reference]:
     if data.likelihood == "bernoulli":
         found.append(Reference("independent bits", independent_bits(data.x, x), 0.0))
     elif (log_px := one_gaussian(data.x, x)) is not None:
-        found.append(Reference("one Gaussian", log_px, 0.0))
+        found.append(Reference("one Gaussian", log_px - data.log_scale, 0.0))
     return found
 
 

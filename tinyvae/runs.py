@@ -50,6 +50,11 @@ class Config:
     precision: str = "float64"
     evaluate_every: int = 1
     tolerance: float | None = None
+    columns: Sequence[str] | None = None
+    skip_columns: Sequence[str] | None = None
+    color: str | None = None
+    header: bool | None = None
+    standardize: bool = False
     update: Update = field(default_factory=Update)
     data: str | None = None  # the digest of a file's data; another one is refused
     defaults: str = "v2"  # the version of the recommendations; a `v1:` line asks for those of then
@@ -59,6 +64,7 @@ class Config:
         anew: dict[str, Any] = dict.fromkeys(
             (*_RECOMMENDED, "n", "holdout", "latent_dim", "likelihood", "data")
         )
+        anew |= dict.fromkeys(("columns", "skip_columns", "color", "header")) | {"standardize": False}
         return replace(self, **anew, dataset=name, data_seed=0, noise_std=None, defaults="v2")
 
     @property
@@ -76,7 +82,10 @@ class Config:
         n = old.n if old and self.n is None else self.n
         if n is not None and self.dataset in DATASETS:
             expect_room("points", n * MOST_COLUMNS, "take fewer")
-        data = load_dataset(self.dataset, n, self.data_seed, self.likelihood, self.holdout)
+        data = load_dataset(
+            self.dataset, n, self.data_seed, self.likelihood, self.holdout, self.columns, self.skip_columns,
+            self.color, self.header, self.standardize,
+        )  # fmt: skip
         self._check_data(data)
         config = self._resolve(data, old or data.recommended)
         model = VAE(
@@ -102,6 +111,7 @@ class Config:
             evaluate_every=config.evaluate_every,
             tolerance=config.tolerance,
             held_out=data.held_out,
+            log_scale=data.log_scale,
             update=config.update,
         )
         return Run(self, config, data, model, trainer)
@@ -123,8 +133,12 @@ class Config:
         fill |= {} if learns_noise else {"noise_init": None}
         fill["data"] = _digest_of(data)
         fill["n"] = None if data.truth is None else len(data.x)  # of a file all rows, however many it has
-        missing = {name: value for name, value in fill.items() if getattr(self, name) is None}
-        return replace(self, **missing, defaults="v2")
+        fill["header"], said = data.header, self
+        if data.left_out and self.columns is None and len(set(data.columns)) == len(data.columns):
+            # What was recognised as row numbers is written down, too.
+            fill["columns"], said = data.columns, replace(self, skip_columns=None)
+        missing = {name: value for name, value in fill.items() if getattr(said, name) is None}
+        return replace(said, **missing, defaults="v2")
 
 
 def _digest_of(data: Dataset) -> str | None:
@@ -154,6 +168,9 @@ _SHARED: dict[str, Callable[[str], Any]] = {  # what a line may hold of a Config
     "noise": str, "noise_std": float, "noise_init": float, "learning_rate": float, "optimizer": str,
     "batch_size": int, "samples": int, "beta": float, "seed": int, "precision": str, "data": str,
     "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
+    "columns": lambda text: tuple(unquote(name) for name in text.split(",")), "color": unquote,
+    "skip_columns": lambda text: tuple(unquote(name) for name in text.split(",")),
+    "header": lambda text: bool(int(text)), "standardize": lambda text: bool(int(text)),
 }  # fmt: skip
 _CHANGES: dict[str, Callable[[str], Any]] = {
     "theta": lambda text: bool(int(text)), "phi": lambda text: bool(int(text)),
@@ -166,6 +183,7 @@ _V2 = Config(
     n=None, data_seed=0, holdout=None, latent_dim=None, hidden=None, likelihood=None, covariance=None,
     noise="shared", noise_std=None, noise_init=None, learning_rate=None, optimizer="adam", batch_size=None,
     samples=None, beta=1.0, seed=0, precision="float64", data=None,
+    columns=None, skip_columns=None, color=None, header=None, standardize=False,
 )  # fmt: skip
 _V1 = replace(
     _V2, hidden=(32, 32), covariance="diagonal", learning_rate=3e-3, samples=1, batch_size=64, defaults="v1"
@@ -183,7 +201,7 @@ def share(config: Config, schedule: Schedule, step: int) -> str:
     for name in _SHARED:
         value = getattr(config, name)
         if value != getattr(_V2, name):
-            words.append(f"{name}={'-'.join(map(str, value)) if name == 'hidden' else value}")
+            words.append(f"{name}={_written(name, value)}")
     before = first = _flat(config.settings)
     if changes := _difference(_flat(Settings()), first, _OF_UPDATE):
         words += ["@0", *changes]
@@ -191,6 +209,14 @@ def share(config: Config, schedule: Schedule, step: int) -> str:
         words += [f"@{at}", *_difference(before, _flat(settings), tuple(_CHANGES))]
         before = _flat(settings)
     return ":".join([*words, f"@{step}"])
+
+
+def _written(name: str, value: Any) -> str:
+    if name == "hidden":
+        return "-".join(map(str, value))
+    if name in ("columns", "skip_columns", "color"):
+        return ",".join(quote(each, safe="") for each in ([value] if name == "color" else value))
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def parse_share(text: str) -> tuple[Config, Schedule, int]:

@@ -84,6 +84,8 @@ class Trainer:
         tolerance: of the terms, nats; None for 1e-9 (z ∈ R¹) and 1e-6 (z ∈ R²).
         held_out: data points (M, D) that are not trained on; their mean log p_θ(x) is taken with every tenth
             evaluation, of at most as many points as are evaluated.
+        log_scale: Σ_d log s_d where x is data divided by standard deviations s_d; it is taken off log_px,
+            reconstruction and elbo, so that they are those of the data before. Nothing else depends on it.
         update: what a step moves.
 
     Raises ValueError where an argument is none of these.
@@ -106,6 +108,7 @@ class Trainer:
         evaluation_points: int | None = None,
         tolerance: float | None = None,
         held_out: Any = None,
+        log_scale: float = 0.0,
         update: Update = Update(),
     ):
         self.model, self.x, self.seed = model, data_points(x), whole("seed", seed, 0)
@@ -135,6 +138,9 @@ class Trainer:
             chosen = self._stream(EVALUATION).choice(len(self.x), limit, replace=False)
             self.evaluation_x = self.x[np.sort(chosen)]
         self.held_out = None if held_out is None else data_points(held_out)[:limit]
+        if not math.isfinite(log_scale):
+            raise ValueError(f"log_scale: expected a finite number, got {log_scale!r}")
+        self.log_scale = float(log_scale)
         if self.held_out is not None and self.held_out.shape[1] != model.data_dim:
             raise ValueError(f"held_out: expected shape (M, {model.data_dim}), got {self.held_out.shape}")
         self.reset()
@@ -309,7 +315,7 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         at = self.model, self.theta, self.phi, self.evaluation_x, self.tolerance
         with OneThread():
-            self._evaluation = evaluate(*at, last=self._evaluation)
+            self._evaluation = evaluate(*at, last=self._evaluation, log_scale=self.log_scale)
         return self._evaluation
 
     def held_out_log_px(self) -> float | None:
@@ -319,7 +325,7 @@ class Trainer:
         if self._held_out[0] is None or not np.array_equal(self._held_out[0], self.theta):
             with OneThread():
                 target = Target(self.model, self.theta, self.held_out, self.tolerance)
-            self._held_out = self.theta.copy(), float(target.log_px.mean())
+            self._held_out = self.theta.copy(), float(target.log_px.mean()) - self.log_scale
         return self._held_out[1]
 
     def record(self) -> StepRecord:

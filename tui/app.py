@@ -124,6 +124,7 @@ class TinyVAE(App[None]):
         self.set_interval(1 / self.fps, self.paint)
         self.train()
         self.find_references()
+        self.tell_what_was_taken()
         self.paint()  # before the first layout: the first thing on the screen is the whole of it
         if not gc.isenabled():  # cli.py turned it off for the start
             gc.freeze()  # what is loaded by now stays: going through it again and again cost up to 0.1 s a time
@@ -157,6 +158,12 @@ class TinyVAE(App[None]):
                 await asyncio.sleep(0.001)
             while perf_counter() < self._answering:  # a key was pressed: first show what it did
                 await asyncio.sleep(0.001)
+
+    def tell_what_was_taken(self) -> None:
+        """Of a person's own file: rows, columns, header, what was left out, and what to know about it."""
+        data = self.session.data
+        if data.truth is None:
+            self.notify("\n".join([data.description, *data.notes]), title=data.name, timeout=15, markup=False)
 
     @work(exclusive=True, group="references")
     async def find_references(self) -> None:
@@ -245,6 +252,7 @@ class TinyVAE(App[None]):
             (" tinyvae ", f"bold {palette['elbo']}"),
             (f"· {printable(session.data.name)} ", palette["text"]),
             (f"· {len(session.data.x)} points · {kind} " if wide else "", palette["faint"]),
+            ("· standardized " if wide and session.data.standardization else "", palette["faint"]),
             (f"· step {step} ", f"bold {palette['text']}"),
         )
         if session.viewed is not None:
@@ -461,6 +469,7 @@ class TinyVAE(App[None]):
         self._step_seconds = SLOW_STEP + 1  # until a step has been timed, take it to be slow
         self._restart_panels()
         self.find_references()
+        self.tell_what_was_taken()
 
     @work(exclusive=True, group="lesson")
     async def action_lessons(self) -> None:

@@ -1,8 +1,10 @@
 """From texts to values: the options of the command line, and the fields of a form. What is wrong raises one line."""
 
 import argparse
+import csv
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -61,6 +63,28 @@ def widths(text: str) -> tuple[int, ...]:
         problem = f"expected widths such as 32,32, or none for a linear model, got {text!r}"
         raise argparse.ArgumentTypeError(problem)
     return sizes
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names of columns, as a line of CSV: a name that holds a comma stands in quotes."""
+    try:
+        (cells,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        raise argparse.ArgumentTypeError(f"expected names of columns such as a,b,c, got {text!r}") from None
+    return tuple(" ".join(cell.split()) for cell in cells)
+
+
+def as_names(columns: Sequence[str]) -> str:
+    """The text that `names` reads."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(columns)
+    return line.getvalue()
+
+
+def yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"expected yes or no, got {text!r}")
+    return text == "yes"
 
 
 def one_of(*known: str) -> Callable[[str], str]:

@@ -35,6 +35,8 @@ examples:
   tinyvae                                       watch a VAE learn an arc
   tinyvae --dataset crossing --speed max        a posterior with two modes
   tinyvae --dataset my.csv --latent-dim 2       your own data, one row a data point
+  tinyvae --dataset iris.csv --color species    the points in the colours of a column that is not trained on
+  tinyvae --dataset wine.csv --standardize      columns of very different size, or far from 0
   tinyvae train --steps 2000 --out run.csv      the same without a screen
   tinyvae train --steps 500 --freeze theta      only the encoder learns
   tinyvae lessons check                         the essay's claims against their numbers
@@ -76,6 +78,26 @@ def run_options() -> Parser:
     data.add_argument(
         "--holdout", type=arguments.part, metavar="P",
         help="part of a file's rows that is not trained on; a built-in set has fresh points (default: none)",
+    )  # fmt: skip
+    data.add_argument(
+        "--columns", type=arguments.names, metavar="A,B",
+        help="train on these columns of a file, by the names in its header, or x1,x2 without one (default: all)",
+    )  # fmt: skip
+    data.add_argument(
+        "--skip-columns", type=arguments.names, metavar="A,B", help="train on all columns of a file but these"
+    )
+    data.add_argument(
+        "--color", metavar="COLUMN",
+        help="colour the points by this column, of at most 8 different values or words; it is not trained on",
+    )  # fmt: skip
+    data.add_argument(
+        "--header", type=arguments.yes_or_no, metavar="yes|no",
+        help="whether the first line of a file is names (default: as it looks)",
+    )  # fmt: skip
+    data.add_argument(
+        "--standardize", action="store_true",
+        help="train on (x − mean) / std of each column of a file; log p(x), reconstruction and ELBO stay those of "
+        "the data in the file, noise scales are in units of std",
     )  # fmt: skip
     model = run.add_argument_group("model")
     model.add_argument(
@@ -220,7 +242,8 @@ def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None
         latent_dim=args.latent_dim, hidden=args.hidden, likelihood=args.likelihood, covariance=args.covariance,
         noise=args.noise, noise_std=args.noise_std, noise_init=args.noise_init, learning_rate=args.learning_rate,
         optimizer=args.optimizer, batch_size=args.batch, samples=args.samples, beta=args.beta, seed=args.seed,
-        precision=args.precision, evaluate_every=every,
+        precision=args.precision, evaluate_every=every, columns=args.columns, skip_columns=args.skip_columns,
+        color=args.color, header=args.header, standardize=args.standardize,
         update=Update(theta=args.freeze != "theta", phi=args.freeze != "phi"),
     )  # fmt: skip
     return config, (), None

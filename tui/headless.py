@@ -33,6 +33,11 @@ def one_line(row: dict[str, Any], name: str) -> str:
     return f"{name} step {int(row['step'])}: {terms}  residual {row['residual']:.0e}  error {row['error']:.0e}"
 
 
+def opening_lines(run: Run) -> list[str]:
+    """Of a person's own file: what was taken of it, and what to know about it, a line each."""
+    return [] if run.data.truth is not None else [run.data.description, *run.data.notes]
+
+
 def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), force: bool = False) -> int:
     """Train for `steps` steps; returns the exit code. Bad input raises ValueError or OSError."""
     run = config.open()
@@ -40,6 +45,8 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
     for at, settings in schedule:
         if at == 0:
             trainer.settings = settings
+    for line in opening_lines(run):
+        print(line)
     first = last = trainer.record()
     writer = None if out is None else _open(out, config.dataset, force)
     live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)

@@ -28,6 +28,16 @@ LIGHT = {key: quantity.light for key, quantity in QUANTITIES.items()} | {
     "text": "#1B1F24",
 }
 
+# Of the kinds of points that a column tells apart (Okabe and Ito 2008), with the signs that stand for them in ascii.
+KINDS_DARK = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#8FA7FF", "#C8C8C8")
+KINDS_LIGHT = ("#B87A00", "#1F7FB8", "#007A59", "#8A8000", "#A8487F", "#B34700", "#3F55C0", "#555555")
+KIND_SIGNS = "oxsvd^za"
+
+
+def kinds(widget: DOMNode) -> list[tuple[str, str]]:
+    """A colour and a sign for each kind of points."""
+    return list(zip(KINDS_DARK if widget.app.current_theme.dark else KINDS_LIGHT, KIND_SIGNS))
+
 
 def colors(widget: DOMNode) -> dict[str, str]:
     """The palette for the theme that is on."""

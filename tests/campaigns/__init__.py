@@ -1,1 +1,1 @@
-"""Thousands of random inputs against the whole program: see README.md; short versions are in test_short.py."""
+"""Long searches for a wrong answer. What each found is in README.md; a short version of each is a test."""

@@ -21,8 +21,9 @@ from scipy import stats
 from scipy.special import expit, ndtri
 
 from tinyvae.checks import Array
-from tinyvae.datafiles import DataError, check_data
+from tinyvae.datafiles import Choice, DataError, check_data
 from tinyvae.datasets import DATASETS, Generator, load_dataset
+from tinyvae.textfiles import read_text
 
 PLANE = ["arc", "crossing", "pinwheel"]
 
@@ -262,7 +263,15 @@ def test_text_files_of_every_dialect_give_their_numbers(tmp_path: Path, file: st
     data = load_dataset(tmp_path / file)
     np.testing.assert_array_equal(data.x, ROWS)
     assert (data.truth, data.likelihood, data.name, data.latent_dim) == (None, "gaussian", file, 1)
-    assert data.description == f"3 rows of 2 columns from your own file {file}."
+    header = "yes" if file in ("header.csv", "quoted.csv", "tab.tsv", "windows.CSV") else "no"
+    names = {
+        "header.csv": "height, weight",
+        "quoted.csv": "height, weight",
+        "tab.tsv": "a b, c",
+        "windows.CSV": "x, y",
+    }
+    columns = names.get(file, "x₁, x₂")
+    assert data.description == f"Your own file {file}: 3 rows, 2 columns ({columns}), header {header}."
 
 
 @settings(max_examples=60, deadline=None)
@@ -285,7 +294,7 @@ def test_a_csv_round_trip_keeps_every_bit(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
         path.write_bytes((newline.join(lines) + newline * last).encode())
-        assert load_dataset(path).x.tobytes() == x.tobytes()
+        assert read_text(path, Choice()).values.tobytes() == x.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float32, np.float64, ">f8"])
@@ -362,10 +371,14 @@ NAN = np.array([[1.0, 2.0], [np.inf, 3.0], [4.0, np.nan]])
         ("e.csv", b"a,b\n", None, "{}: expected rows of numbers, got only a header"),
         ("e.csv", b"1,2\n3,4\n\n5,6,7\n", None, "{}, line 4: expected 2 columns as in the first line, got 3"),
         ("e.csv", b"a,b,c\n1,2\n", None, "{}, line 2: expected 3 columns as in the first line, got 2"),
-        ("e.csv", b"a,b\n1,2\n3,four\n", None, "{}, line 3, column 2: expected a number, got 'four'"),
+        ("e.csv", b"a,b\n1,2\n3,four\n", None, "{}, line 3, column 2 'b': expected a number, got 'four'"),
         ("e.csv", b"1,2\n3,\n", None, "{}, line 2, column 2: expected a number, got ''"),
-        ("e.csv", b"x,1\n3,4\n", None, "{}, line 1, column 1: expected a number, got 'x'"),
-        ("e.csv", b"1;2\n1,5;2\n", None, "{}, line 2, column 1: expected a number, got '1,5'"),
+        (
+            "e.csv",
+            b"x,1\n3,4\n",
+            None,
+            "{}, line 1, column 1: expected a number, got 'x' (is this line the header? say --header yes)",
+        ),
         ("e.csv", b"1,2\n1_0,2\n", None, "{}, line 2, column 1: expected a number, got '1_0'"),
         (
             "e.csv",
@@ -375,16 +388,17 @@ NAN = np.array([[1.0, 2.0], [np.inf, 3.0], [4.0, np.nan]])
         ),
         (
             "e.csv",
-            b",a,b\n0,1,2\n1,3,4\n",
+            b",a,b\n0.5,1,2\n1.5,3,4\n",
             None,
-            "{}: expected a name over column 1, got none in the header (row numbers? leave them out)",
+            "{}: expected row numbers or row names, which are left out, or a column that is chosen, "
+            "got other numbers in column 1 (say --skip-columns 'column 1', or choose with --columns)",
         ),
         ("e.csv", b"\xff\xfe1\x00,\x002\x00", None, "{}: expected UTF-8 text, got other bytes"),
         (
             "e.csv",
             b"a,b\n1,2\n3,nan\n-inf,\tinf\n".replace(b"\t", b""),
             None,
-            "{}: expected finite numbers, got 3 NaN or infinite of 6, the first nan in data row 2, column 2",
+            "{}: expected finite numbers, got 3 NaN or infinite of 6, the first nan in line 3, column 2 'b'",
         ),
         ("e.csv", b"1\n2\n3\n", None, "{}: expected at least two columns (data dimensions), got 1"),
         ("e.csv", b"1,2,3\n", None, "{}: expected at least two rows (data points), got 1"),
@@ -460,16 +474,16 @@ NAN = np.array([[1.0, 2.0], [np.inf, 3.0], [4.0, np.nan]])
         ),
         (
             "e.csv",
-            b"0,1\n1,1\n",
+            b"1,1\n0,1\n",
             "gaussian",
             "{}: expected continuous values for likelihood 'gaussian', got only 0 and 1 "
             "(use likelihood='bernoulli')",
         ),
         (
             "e.csv",
-            b"0,1\n1,0.37\n",
+            b"1,1\n1,0.37\n",
             "bernoulli",
-            "{}: expected only 0 and 1 for likelihood 'bernoulli', got 0.37 in data row 2, column 2 "
+            "{}: expected only 0 and 1 for likelihood 'bernoulli', got 0.37 in line 2, column 2 "
             "(use likelihood='gaussian', or make the data 0 and 1)",
         ),
         (

@@ -95,6 +95,12 @@ OPTIONS = [
     (["--samples", "3"], "samples", 3),
     (["--seed", "11"], "seed", 11),
     (["--precision", "float32"], "precision", "float32"),
+    (["--columns", "a,b"], "columns", ("a", "b")),
+    (["--columns", '"length, mm",b'], "columns", ("length, mm", "b")),
+    (["--skip-columns", "species"], "skip_columns", ("species",)),
+    (["--color", "species"], "color", "species"),
+    (["--header", "no"], "header", False),
+    (["--standardize"], "standardize", True),
     (["--freeze", "theta"], "update", Update(theta=False)),
     (["--freeze", "phi"], "update", Update(phi=False)),
 ]
@@ -284,7 +290,7 @@ def test_a_file_that_is_not_there_is_one_line(capsys, tmp_path, monkeypatch, pat
 
 
 def test_binary_data_and_a_gaussian_model_do_not_go_together(capsys, tmp_path):
-    (tmp_path / "coins.csv").write_text("0,1\n1,1\n1,0\n")
+    (tmp_path / "coins.csv").write_text("1,1\n0,1\n1,0\n")
     for dataset in ("bars", str(tmp_path / "coins.csv")):
         assert "bernoulli" in complaint(capsys, "train", "--dataset", dataset, "--likelihood", "gaussian")
 

@@ -22,9 +22,12 @@ class Field:
     label: str
     value: Any
     parse: Callable[[str], Any]
+    write: Callable[[Any], str] | None = None  # where str(value) is not what `parse` reads
 
     @property
     def text(self) -> str:
+        if self.write is not None and self.value is not None:
+            return self.write(self.value)
         if isinstance(self.value, tuple | list):
             return ",".join(map(str, self.value)) or "none"
         return "" if self.value is None else printable(self.value)

@@ -5,8 +5,12 @@ from typing import Any
 
 from tinyvae.runs import Config
 
-from ..arguments import latent_dim, one_of, or_empty, positive, whole, widths
+from ..arguments import as_names, latent_dim, names, one_of, or_empty, positive, whole, widths, yes_or_no
 from .form import Field, Form
+
+
+def yes_no(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 class NewRun(Form):
@@ -19,6 +23,11 @@ class NewRun(Form):
             Field("dataset", "dataset: its name, or a file", config.dataset, str),
             Field("n", f"data points (empty: {resolved.n or 'all'})", config.n, or_empty(whole(2))),
             Field("data_seed", "seed of the dataset", config.data_seed, whole(0)),
+            Field("columns", "columns of a file: a,b (empty: all)", config.columns, or_empty(names), as_names),
+            Field("skip_columns", "columns to leave out", config.skip_columns, or_empty(names), as_names),
+            Field("color", "column that colours the points", config.color, or_empty(str)),
+            Field("header", "header: yes, no (empty: as it looks)", config.header, or_empty(yes_or_no), yes_no),
+            Field("standardize", "standardize the columns: yes, no", config.standardize, yes_or_no, yes_no),
             Field("latent_dim", "dimensions of z: 1, 2 (empty: its own)", config.latent_dim, or_empty(latent_dim)),
             Field("hidden", f"hidden widths, or none (empty: {hidden})", config.hidden, or_empty(widths)),
             Field(

@@ -4,11 +4,12 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from rich.text import Text
 from textual import events
 from textual.geometry import Size
 from textual.message import Message
 
-from ..palette import background, colors, look
+from ..palette import background, colors, kinds, look
 from ..plots import (
     Contour,
     Curve,
@@ -107,6 +108,7 @@ class DataPanel(Panel):
     HELP = (
         "Dots are the data, ◆ is the chosen x, + what the decoder makes of q's mean for it. The line is the "
         "decoder's mean as z runs from −2.5 to 2.5: the shape that the model has learned. Click a dot to choose it. "
+        "With --color a column of your file colours the dots; it is never trained on. "
         "Bits that make a square are shown as pictures: x, and how probable the decoder finds each bit."
     )
 
@@ -125,16 +127,33 @@ class DataPanel(Panel):
         self.x_range, self.y_range = Range(), Range()
         self._points = (np.zeros(0), np.zeros(0))
 
+    def show(self, view: View, session: Session) -> None:
+        """Of a person's own file also the values of the chosen x by the names of their columns, and q's mean's."""
+        of, row = session.data, ""
+        if of.truth is None and of.likelihood == "gaussian":
+            pairs = of.original(np.stack([view.x, view.reconstruction])).T
+            row = " · ".join(f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(of.columns, pairs))
+        if row or self.border_subtitle:
+            self.border_subtitle = Text(f"◆ {row}" if row else "")
+        super().show(view, session)
+
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         side = int(np.sqrt(len(view.x)))
         if view.model.likelihood == "bernoulli" and side > 1 and side * side == len(view.x):
             return self._images(view, size, side)
         palette, x = colors(self), session.data.x
-        names, project = ("x₁", "x₂"), lambda points: points
+        of = session.data
+        names, project = of.columns, lambda points: points
         if x.shape[1] > 2:  # the two directions in which the data vary most
             centre = x.mean(axis=0)
             axes = np.linalg.svd(x - centre, full_matrices=False)[2][:2].T
-            names, project = ("1st principal axis", "2nd"), lambda points: (points - centre) @ axes
+            project = lambda points: (points - centre) @ axes  # noqa: E731
+            names = ("1st principal axis", "2nd")
+            if of.truth is None:  # each with the column that has the largest part in it
+                most = [of.columns[i] for i in np.abs(axes).argmax(axis=0)]
+                names = (f"{names[0]}: most of all {most[0]}", f"{names[1]}: {most[1]}")
+        elif of.standardization is not None:
+            names = tuple(f"{name} (standardized)" for name in names)
         data, decoded = project(x), project(view.decoded)
         lines = decoded if decoded.ndim == 3 else decoded[None]
         broken = np.concatenate([np.vstack([line, [[np.nan, np.nan]]]) for line in lines])
@@ -143,7 +162,7 @@ class DataPanel(Panel):
         self._points = (candidates[:, 0], candidates[:, 1])
         low, high = data.min(axis=0), data.max(axis=0)
         layers: list[Any] = [
-            Points(data[:, 0], data[:, 1], palette["axis"], name="data"),
+            *self._data(session, data),
             Curve(broken[:, 0], broken[:, 1], palette["reconstruction"], "decoder"),
             Points([mine[0]], [mine[1]], palette["text"], "◆", "x"),
             Points([again[0]], [again[1]], palette["q"], "+", "from q's mean"),
@@ -153,6 +172,17 @@ class DataPanel(Panel):
             size.width, size.height, layers, look=look(self), x_range=x_range, y_range=y_range, equal=True,
             x_name=names[0], y_name=names[1],
         )  # fmt: skip
+
+    def _data(self, session: Session, data: Any) -> list[Points]:
+        """The data points, each kind in its colour where a column tells them apart."""
+        labels = session.data.labels
+        if labels is None:
+            return [Points(data[:, 0], data[:, 1], colors(self)["axis"], name="data")]
+        layers = []
+        for kind, (color, sign) in zip(sorted(set(labels)), kinds(self)):
+            chosen = data[np.array(labels) == kind]
+            layers.append(Points(chosen[:, 0], chosen[:, 1], color, name=kind, glyph=sign))
+        return layers
 
     def _images(self, view: View, size: Size, side: int) -> Plot:
         """The chosen x and, beside it, the decoder's probabilities at q's mean, as images."""
