@@ -13,6 +13,7 @@ from .gaussian import Gaussian
 from .model import VAE
 
 LARGEST = 1e50  # nats; a term beyond it belongs to a run that has diverged
+LARGEST_PARAMETER = 1e12  # a weight beyond it, too: no lattice of this world could follow such a decoder
 
 
 class NotFinite(ArithmeticError):
@@ -50,8 +51,11 @@ def evaluate(
 ) -> Evaluation:
     """The terms of x (N, D) at (θ, φ), which are copied; `last` is an evaluation of the same x to take over from.
 
-    Raises NotFinite where a term, or q, is not a finite number.
+    Raises NotFinite where a term, or q, is not a finite number, or a parameter far from any.
     """
+    for name, vector in (("θ", theta), ("φ", phi)):
+        if not np.abs(vector).max() < LARGEST_PARAMETER:
+            raise NotFinite(name)
     same_theta = last is not None and np.array_equal(last.theta, theta)
     same_phi = last is not None and np.array_equal(last.phi, phi)
     if last is not None and same_theta and same_phi:
