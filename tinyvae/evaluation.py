@@ -14,6 +14,7 @@ from .model import VAE
 
 EPS = float(np.finfo(float).eps)
 LARGEST = 1e50  # nats; a term beyond it belongs to a run that has diverged
+LARGEST_PARAMETER = 1e12  # a weight beyond it, too: no lattice of this world could follow such a decoder
 
 
 class NotFinite(ArithmeticError):
@@ -58,8 +59,11 @@ def evaluate(
     """The terms of x (N, D) at (θ, φ), which are copied; `last` is an evaluation of the same x to take over from.
 
     log_scale: what is taken off the terms of standardised data, so that they are those of the original; nats.
-    Raises NotFinite where a term, or q, is not a finite number.
+    Raises NotFinite where a term, or q, is not a finite number, or a parameter far from any.
     """
+    for name, vector in (("θ", theta), ("φ", phi)):
+        if not np.abs(vector).max() < LARGEST_PARAMETER:
+            raise NotFinite(name)
     same_theta = last is not None and np.array_equal(last.theta, theta)
     same_phi = last is not None and np.array_equal(last.phi, phi)
     if last is not None and same_theta and same_phi:

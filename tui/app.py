@@ -414,8 +414,12 @@ class TinyVAE(App[None]):
         self.paint()
 
     async def action_reset(self) -> None:
-        async with self._busy:
-            self.session.reset()
+        try:
+            async with self._busy:
+                self.session.reset()
+        except (ValueError, ArithmeticError, OSError) as problem:  # the file has changed or gone: the run stays
+            self.notify(printable(problem), severity="error", markup=False)
+            return
         self._restart_panels()
         self.find_references()
 

@@ -40,6 +40,9 @@ examples:
   tinyvae train --steps 2000 --out run.csv      the same without a screen
   tinyvae train --steps 500 --freeze theta      only the encoder learns
   tinyvae lessons check                         the essay's claims against their numbers
+
+exit codes: 0 good; 1 a claim of a lesson failed; 2 bad input, or a file that cannot be read or written;
+  3 the run diverged; 129, 130, 143 ended by a signal (SIGHUP, Ctrl-C, SIGTERM); 141 the reader of the output has left
 """
 
 
@@ -187,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
     screen.add_argument(
         "--serve",
         action="store_true",
-        help="show the app in a web browser, to pages of this server on this machine only",
+        help="show the app in a web browser on this machine; pages of others are refused, a page's run ends with it",
     )
     screen.add_argument(
         "--port", type=arguments.whole(1, 65535), default=8000, metavar="P", help="for --serve (default: 8000)"

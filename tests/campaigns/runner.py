@@ -52,10 +52,12 @@ def play(
     for k in range(first, first + count):
         if time.monotonic() > deadline:
             break
+        before = peak()
         try:
             with limited(longest):
-                outcomes[case(random.Random(f"{seed} {k}"))] += 1
-            assert peak() <= MOST, f"{peak() / 2**20:.0f} MiB of memory"
+                outcome = case(random.Random(f"{seed} {k}"))
+            assert peak() <= max(MOST, before), f"{peak() / 2**20:.0f} MiB of memory"
+            outcomes[outcome] += 1
         except (Exception, TooLong) as problem:
             outcomes["FAILED"] += 1
             where = f"--seed {seed} --first {k} --count 1"

@@ -86,3 +86,25 @@ def test_a_rate_of_1e3_ends_as_diverged_or_stays_within_its_error(optimizer, pre
             terms = record.terms
             assert abs(terms.residual) <= max(terms.error, 1e-9 * abs(terms.log_px)), terms
     assert np.isfinite(trainer.theta).all() and np.isfinite(trainer.phi).all()
+
+
+@pytest.mark.parametrize("rate", [1e14, 1e300])
+def test_parameters_that_have_left_the_world_are_divergence_and_not_an_endless_integral(rate):
+    trainer = (
+        Config(
+            dataset="pinwheel",
+            n=5,
+            hidden=(),
+            batch_size=4,
+            samples=2,
+            seed=4,
+            optimizer="sgd",
+            learning_rate=rate,
+        )
+        .open()
+        .trainer
+    )
+    before = trainer.theta.copy()
+    with pytest.raises(tv.Diverged, match="step 1: θ is not finite; try a smaller learning rate"):
+        trainer.step()
+    assert np.array_equal(trainer.theta, before)

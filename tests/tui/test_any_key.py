@@ -128,13 +128,13 @@ async def test_a_page_key_before_the_list_has_been_laid_out():
     app: Any = TinyVAE(TINY, run=False)
     async with app.run_test(size=(120, 36)) as pilot:
         for opener in ("ctrl+p", "l", "d"):
-            for page in ("pageup", "pagedown"):
+            for page in ("pageup", "pagedown", "down", "up", "home", "enter"):
                 app.post_message(key_event(opener))
                 for _ in range(12):
                     app.post_message(key_event(page))
                     await asyncio.sleep(0)
                 await pilot.pause(0.1)
-                if opener == "ctrl+p":
+                if opener == "ctrl+p" and page != "enter":
                     assert isinstance(app.screen, CommandPalette)
                 app.post_message(key_event("escape"))
                 await pilot.pause(0.1)

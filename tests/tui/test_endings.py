@@ -389,6 +389,20 @@ async def test_the_app_shows_a_files_name_as_it_is(tmp_path, monkeypatch, name):
         assert [p.name for p in tmp_path.glob("tinyvae-*")]
 
 
+async def test_a_reset_after_the_file_has_gone_says_so_and_the_run_stays(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("1,2\n3,4\n5,7\n8,1\n")
+    app: Any = TinyVAE(Config(dataset=str(path), hidden=(4,)), run=False)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await pilot.press("s", "s")
+        path.unlink()
+        await pilot.press("r")
+        await pilot.pause(0.1)
+        assert any("no such file" in notice.message for notice in app._notifications)
+        await pilot.press("s")
+        assert app.session.step == 3
+
+
 def test_the_lock_is_given_back(tmp_path):
     with RecordWriter(tmp_path / "run.csv"):
         pass

@@ -34,12 +34,13 @@ class List(OptionList):
 
 
 class Palette(_Once, CommandPalette):
-    """The command palette, with a list as above."""
+    """The command palette, which does nothing as long as there is no list to do it with."""
 
-    def _action_command_list(self, action: str) -> None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         commands = self.query(CommandList)
-        if commands and commands.first()._lines:
-            super()._action_command_list(action)
+        if not commands or ("page" in f"{parameters}" and not commands.first()._lines):
+            return False
+        return super().check_action(action, parameters)
 
     def run_worker(self, *arguments: Any, **named: Any) -> Worker[Any]:
         """The search goes on for a moment after the palette was closed, and finds no list to put its results in."""
