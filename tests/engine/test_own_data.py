@@ -214,7 +214,9 @@ def test_a_short_campaign_of_fuzzed_files_finds_nothing_wrong() -> None:
     said: list[str] = []
     counts = campaign(count=400, seconds=120, seed=7, say=said.append, with_traps=False)
     assert counts["wrong"] == 0, said
-    assert counts["right array"] > 50 and counts["refused in one line"] > 100 and counts["files"] == 400
+    assert counts["not damaged: the numbers that were written"] > 80
+    assert counts["damaged: the numbers that pandas or NumPy reads"] > 30
+    assert counts["damaged: refused in one line"] > 100 and counts["files"] == 400
 
 
 # ---------------------------------------- scale ----------------------------------------
@@ -245,6 +247,12 @@ def test_columns_of_other_scale_or_far_from_0_are_named_and_standardizing_is_off
     (note,) = load_dataset(scaled(tmp_path), columns=["year", "v"], standardize=True).notes
     assert note.startswith("standardized: log p(x), reconstruction and ELBO are those of the data as they are")
     assert load_dataset(written(tmp_path, TABLE.to_csv(index=False), "good.csv")).notes == ()
+
+
+def test_a_column_that_counts_the_rows_is_named_where_its_name_does_not_say_so(tmp_path: Path) -> None:
+    for first in (0, 1):
+        path = written(tmp_path, TABLE.assign(X=TABLE.index + first).to_csv(index=False))
+        assert load_dataset(path, n=20).notes[0].startswith("column 'X' counts the rows: if it is a row number")
 
 
 def test_a_constant_column_is_named_and_cannot_be_standardized(tmp_path: Path) -> None:
