@@ -111,6 +111,7 @@ def test_columns_of_true_and_false_are_those_of_pandas(tmp_path: Path) -> None:
          "--header yes)"),
         ("a,b,kind\n1,2,setosa\n", "own, line 2, column 3 'kind': expected a number, got 'setosa' (not a column of "
          "numbers? leave it out: --skip-columns kind, or show it: --color kind)"),
+        ("a,b\n1,2\n３,4\n", "own, line 3, column 1 'a': expected a number, got '３'"),
         ("a,b\n1,2\n3,x\n", "own, line 3, column 2 'b': expected a number, got 'x'"),
         ("Id,a,b\n1.5,2,3\n2.5,4,5\n", "own: expected row numbers or row names, which are left out, or a column that "
          "is chosen, got other numbers in column 1 (say --skip-columns Id, or choose with --columns)"),
