@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if not name.startswith("__"):  # those are asked for by Python's own machinery
+        if find_spec(f"tinyvae.{name}"):  # first: while names.py is read, files import each other
+            return import_module(f"tinyvae.{name}")
         names = import_module("tinyvae.names")
         if hasattr(names, name):
             globals()[name] = getattr(names, name)  # asked for once
             return globals()[name]
-        if find_spec(f"tinyvae.{name}"):
-            return import_module(f"tinyvae.{name}")
     raise AttributeError(f"module 'tinyvae' has no attribute {name!r}")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from .checks import Array, Bools
 
-LARGEST = 2**25  # numbers in a file, 256 MiB as float64: with its copies a run stays below 1 GiB
+LARGEST = 2**24  # numbers in a file, 128 MiB as float64: with its copies a run stays below 1 GiB
 KINDS = 8  # different values of a column that colours the points: more could not be told apart
 
 

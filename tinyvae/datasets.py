@@ -253,8 +253,8 @@ def _load_file(
             raise wrong("holdout", f"a part of {len(chosen)} rows that leaves at least 2", f"{holdout:g}")
         held_out = x[chosen[np.sort(kept[:first])]]
         chosen = chosen[np.sort(kept[first:])]
-    x = x[chosen]
     to_unit, notes = None, () if likelihood == "bernoulli" else notes_on(x, table.columns)
+    x = x[chosen]
     if standardize:
         to_unit = standardization(x, table)  # of the rows that are trained on: the others are not looked at
         x = to_unit(x)

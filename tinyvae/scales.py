@@ -82,7 +82,7 @@ def expect_no_lost_point(x: Array, table: Table) -> None:
 
 
 def notes_on(x: Array, columns: Sequence[str]) -> tuple[str, ...]:
-    """What to say about continuous data x (N, D) before a run: at most one line each on constants and on scale."""
+    """What to say about continuous data x (N, D) before a run: a line each on constants, row numbers and scale."""
     mean, scale = _moments(x)
     constant, notes = _constant(x), []
     if constant.any():
@@ -90,6 +90,10 @@ def notes_on(x: Array, columns: Sequence[str]) -> tuple[str, ...]:
         notes.append(
             f"column {shown(columns[column])} is {x[0, column]:g} everywhere: --skip-columns leaves it out"
         )
+    counting = np.arange(len(x))[:, None]
+    if len(x) > 2 and (counts := (x - x[0] == counting).all(axis=0) & np.isin(x[0], (0, 1))).any():
+        name = shown(columns[int(counts.argmax())])
+        notes.append(f"column {name} counts the rows: if it is a row number, --skip-columns leaves it out")
     varying = np.flatnonzero(~constant)
     if not varying.size:
         return tuple(notes)

@@ -110,9 +110,9 @@ class _Reader:
         try:
             value = float(cell)
         except ValueError:
-            return self._unusual(cell.strip(), line, column)
+            return self._unusual(cell.strip(" "), line, column)
         if "_" in cell or not cell.isascii():  # float("1_0") is 10 in Python, and a name in a data file
-            return self._unusual(cell.strip(), line, column)
+            return self._unusual(cell.strip(" "), line, column)
         if self.delimiter != "," and not self.point and "." in cell:
             self.point = True
         self.numeric.add(column)

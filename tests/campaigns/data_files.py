@@ -356,19 +356,23 @@ def judge(sample: Sample, damaged: bool, path: Path) -> str:
         asked = sample.may_ask or "lost decimal point" in got
         if not damaged and sample.values is not None and not asked:
             raise Wrong(f"a good file was refused: {got}")
-        return "refused in one line"
+        return (
+            "damaged: refused in one line"
+            if damaged
+            else "not damaged: refused with the reason or the question"
+        )
     if not damaged:
         if sample.values is None:
             raise Wrong(f"was to be refused, gave {got.x[:2]}")
         _same(got.x, sample.values, "the numbers that were written")
         if sample.columns is not None and got.columns != sample.columns:
             raise Wrong(f"columns {got.columns}, not {sample.columns}")
-        return "right array"
+        return "not damaged: the numbers that were written"
     other = _by_numpy(path) if path.suffix in (".npy", ".npz") else _by_pandas(path, got, sample.options)
     if other is None:
         return UNSEEN
     _same(got.x, other, "what pandas or NumPy reads")
-    return "right array (as pandas or NumPy)"
+    return "damaged: the numbers that pandas or NumPy reads"
 
 
 def _same(x: Any, expected: Any, what: str) -> None:

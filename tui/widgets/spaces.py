@@ -7,7 +7,10 @@ import numpy as np
 from rich.text import Text
 from textual import events
 from textual.geometry import Size
+from textual.markup import escape
 from textual.message import Message
+
+from tinyvae.datasets import Dataset
 
 from ..palette import background, colors, kinds, look
 from ..plots import (
@@ -126,34 +129,50 @@ class DataPanel(Panel):
     def restart(self) -> None:
         self.x_range, self.y_range = Range(), Range()
         self._points = (np.zeros(0), np.zeros(0))
+        self._seen_of: Dataset | None = None
 
     def show(self, view: View, session: Session) -> None:
-        """Of a person's own file also the values of the chosen x by the names of their columns, and q's mean's."""
-        of, row = session.data, ""
+        """Of a person's own file the border says which columns are seen, and the values of the chosen x by name."""
+        of, row, title = session.data, "", DataPanel.TITLE
         if of.truth is None and of.likelihood == "gaussian":
+            names = self._seen(of)[0]
+            title = escape(f"data: ↑ {names[1]} → {names[0]}")
             pairs = of.original(np.stack([view.x, view.reconstruction])).T
             row = " · ".join(f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(of.columns, pairs))
+        if title != self.TITLE:
+            number = str(self.border_title).partition(" ")[0]
+            self.TITLE, self.border_title = title, f"{number} {title}"
         if row or self.border_subtitle:
             self.border_subtitle = Text(f"◆ {row}" if row else "")
         super().show(view, session)
+
+    def _seen(self, of: Dataset) -> tuple[tuple[str, ...], Any, Any]:
+        """Names of the two axes, and with more than two columns their centre and the two directions (D, 2).
+
+        These are the ones in which the data vary most; of a file each has the name of the column with the largest
+        part in it.
+        """
+        if self._seen_of is not of:
+            names, centre, axes = of.columns, None, None
+            if of.x.shape[1] > 2:
+                centre = of.x.mean(axis=0)
+                axes = np.linalg.svd(of.x - centre, full_matrices=False)[2][:2].T
+                names = ("1st principal axis", "2nd")
+                if of.truth is None:
+                    names = tuple(f"mostly {of.columns[i]}" for i in np.abs(axes).argmax(axis=0))
+            self._seen_of, self._axes = of, (names, centre, axes)
+        return self._axes
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         side = int(np.sqrt(len(view.x)))
         if view.model.likelihood == "bernoulli" and side > 1 and side * side == len(view.x):
             return self._images(view, size, side)
         palette, x = colors(self), session.data.x
-        of = session.data
-        names, project = of.columns, lambda points: points
-        if x.shape[1] > 2:  # the two directions in which the data vary most
-            centre = x.mean(axis=0)
-            axes = np.linalg.svd(x - centre, full_matrices=False)[2][:2].T
-            project = lambda points: (points - centre) @ axes  # noqa: E731
-            names = ("1st principal axis", "2nd")
-            if of.truth is None:  # each with the column that has the largest part in it
-                most = [of.columns[i] for i in np.abs(axes).argmax(axis=0)]
-                names = (f"{names[0]}: most of all {most[0]}", f"{names[1]}: {most[1]}")
-        elif of.standardization is not None:
-            names = tuple(f"{name} (standardized)" for name in names)
+        names, centre, axes = self._seen(session.data)
+
+        def project(points: Any) -> Any:
+            return points if axes is None else (points - centre) @ axes
+
         data, decoded = project(x), project(view.decoded)
         lines = decoded if decoded.ndim == 3 else decoded[None]
         broken = np.concatenate([np.vstack([line, [[np.nan, np.nan]]]) for line in lines])
