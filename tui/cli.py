@@ -256,7 +256,7 @@ def warn_of_old_line(config: "Config") -> None:
     """A line that was written before lines carried a digest cannot say whether a file is as it was."""
     from tinyvae import DATASETS
 
-    if config.data is None and config.dataset not in DATASETS:
+    if config.data is None and config.dataset not in DATASETS and os.path.exists(config.dataset):
         complain(f"the line does not say what was in {config.dataset}: if it has changed, this is another run")
 
 
