@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -42,6 +43,9 @@ ROUNDS = 10  # of the event loop at such a look: a key goes through several queu
 ANSWER = 0.04  # seconds without training after a key, in which to show what it did
 SLOW_STEP = 0.015  # a step that takes longer is waited for in a thread, one at a time
 SMALLEST = (60, 18)
+TERMINAL_AS_IT_WAS = (  # no mouse, no focus reports, no marked pasting, lines wrap; its own screen, and the cursor
+    b"\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?7h\x1b[<u\x1b[?1049l\x1b[?25h"
+)
 LAID_OUT = ((24, 6), (1000, 300))  # the least and the largest size: Textual 8.2 fails on less, memory on more
 
 
@@ -105,10 +109,24 @@ class TinyVAE(App[None]):
     def end(self, code: int) -> None:
         """Close with this exit code; may be called from the handler of a signal, at any moment."""
         self._ended = code
-        signals.leave_in_time(code)
+        signals.leave_in_time(code, self._put_terminal_right)
         if self._loop_of_keys is not None:
             with suppress(RuntimeError):  # it has closed already
                 self._loop_of_keys.call_soon_threadsafe(partial(self.exit, return_code=code))
+
+    def _put_terminal_right(self) -> None:
+        """What Textual does when it closes, where that takes too long (a busy machine, a thread that computes)."""
+        driver: Any = self._driver
+        if (attributes := getattr(driver, "attrs_before", None)) is not None:
+            import termios
+
+            with suppress(OSError, termios.error):
+                termios.tcsetattr(driver.fileno, termios.TCSANOW, attributes)
+                os.write(driver._file.fileno(), TERMINAL_AS_IT_WAS)
+                os.write(
+                    driver._file.fileno(),
+                    f"the same run again: tinyvae --share {self.session.share_string}\r\n".encode(),
+                )
 
     def action_help_quit(self) -> None:
         """Ctrl-C, which ends a program in a terminal."""

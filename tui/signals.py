@@ -55,9 +55,16 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def leave_in_time(code: int) -> None:
-    """End the process after a while in any case."""
-    timer = threading.Timer(PATIENCE, os._exit, [code])
+def leave_in_time(code: int, last: Callable[[], None]) -> None:
+    """End the process after a while in any case, with `last` as the last thing that it does."""
+
+    def leave() -> None:
+        try:
+            last()
+        finally:
+            os._exit(code)
+
+    timer = threading.Timer(PATIENCE, leave)
     timer.daemon = True
     timer.start()
 

@@ -74,6 +74,27 @@ def test_a_signal_ends_the_app_as_its_own_end_does(terminals, number):
     assert "Traceback" not in terminal.text
 
 
+STUCK = """
+import sys, time
+from tinyvae.tui import app, signals
+signals.PATIENCE = 1.0
+app.TinyVAE.exit = lambda *_, **__: None  # it never closes
+signals.listen(signals.stop)
+from tinyvae.tui.cli import main
+sys.exit(main(["--points", "24", "--hidden", "6"]))
+"""
+
+
+def test_an_app_that_does_not_close_puts_the_terminal_right_all_the_same(terminals, monkeypatch):
+    monkeypatch.setattr("terminal.START", STUCK)
+    terminal = Terminal()
+    terminals.append(terminal)
+    terminal.wait_for("▶", "the identity closes to")
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.wait_for_the_end() == 143
+    assert as_it_was(terminal) and re.search(SHARED, terminal.text)
+
+
 def test_ctrl_c_in_the_app_ends_it(terminals):
     terminal = Terminal(*QUICK)
     terminals.append(terminal)
