@@ -10,7 +10,7 @@ All bounds hold up to rounding. M discs or cells, L latent dims, D outputs, N da
 point and a cell are products left·right of a row of each data point and a column of each cell.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +57,9 @@ def discs(layers: Layers, re: Array, im: Array, rho: Array, real: bool = False) 
     first = _reach(parts, rho)
     for W, size, b in rest:
         if real:
-            pole = np.minimum(pole, rho.max(axis=0) * (np.sqrt(parts[0] ** 2 + np.pi**2 / 4) / first).min(axis=1))
+            pole = np.minimum(
+                pole, rho.max(axis=0) * (np.sqrt(parts[0] ** 2 + np.pi**2 / 4) / first).min(axis=1)
+            )
         moves = first + 0.5 * bend
         tanh, steepest = _tanh(parts[0], parts[1], moves, real)
         free &= np.isfinite(steepest).all(axis=1)
@@ -108,11 +110,16 @@ def _through_tanh(parts: Array, a: Array, b: Array) -> Array:
     return out
 
 
+def _turned(slope: Array, upwards: bool) -> Array:
+    """The derivatives (L, 2, M, D), or those in the direction of i: Re iF' = −Im F', Im iF' = Re F'."""
+    return np.stack([-slope[:, 1], slope[:, 0]], axis=1) if upwards else slope
+
+
 class Bounds(NamedTuple):
     """Upper bounds for pairs of a data point and a cell: products of a row (N, K) and these columns."""
 
     log_f: Array  # of log |p(x|z)| at the centre, plus half its second-order rest, (K, M)
-    slope: Array  # ∂/∂z_l of log |p(x|z)| at the centre, along the line, (L, K, M)
+    slope: Array  # of log |p(x|z)| at the centre along the cell, which is real or goes upwards, (L, K, M)
     size: Array  # of |log p(x|z)| all over the cell, (K, M)
     slack: Array  # the rest that is in log_f, about, (M,)
 
@@ -123,6 +130,7 @@ class GaussianLikelihood:
 
     inverse_std: Array  # 1/σ, (D,)
     centre: Array  # (D,): near x and F, so that little cancels
+    typical: float = TYPICAL  # T in √S <= S/(2T) + T/2, which makes bounds linear in S, and is sharp at √S = T
 
     @property
     def log_constant(self) -> float:
@@ -135,7 +143,11 @@ class GaussianLikelihood:
 
     def around(self, outputs: Array) -> "GaussianLikelihood":
         """The same, centred where the outputs (D,) are."""
-        return GaussianLikelihood(self.inverse_std, outputs)
+        return replace(self, centre=outputs)
+
+    def expecting(self, typical: float) -> "GaussianLikelihood":
+        """The same, with bounds for x that are so many noise stds from the mean."""
+        return replace(self, typical=typical)
 
     def length(self, outputs: Array) -> float:
         """Of a change of the outputs (D,), in noise stds."""
@@ -187,34 +199,25 @@ class GaussianLikelihood:
         columns[1], columns[2:] = e, -2 * e * P.T
         return columns
 
-    def ceiling(self, d: Discs) -> Array:
-        """Upper bounds of log |p(x|z)| all over each disc, (K, M), to first order."""
-        P, q = (d.re - self.centre) * self.inverse_std, np.abs(d.im) * self.inverse_std
-        BB = np.square(d.moves * self.inverse_std).sum(axis=1)
-        e = np.clip(np.sqrt(BB) / (2 * TYPICAL), 0.01, 0.5)  # (Y − B)² >= (1 − e) Y² − (1/e − 1) B²
-        high = np.sqrt(np.square(q).sum(axis=1)) + np.sqrt(BB)
-        columns = np.empty((2 + P.shape[1], len(P)))
-        columns[0] = self.log_constant + 0.5 * ((1 / e - 1) * BB + high**2 - (1 - e) * np.square(P).sum(axis=1))
-        columns[1], columns[2:] = -0.5 * (1 - e), (1 - e) * P.T
-        return columns
-
-    def bounds(self, d: Discs, rho: Array) -> Bounds:
+    def bounds(self, d: Discs, rho: Array, upwards: bool = False) -> Bounds:
         """φ = Re log p = −½|a − P|² + ½|q|² + const, with P + iq = b; PROOF: φ'' <= |Im b'|² + |b''| (…)."""
         P, q, bend, moves = (part * self.inverse_std for part in (d.re - self.centre, d.im, d.bend, d.moves))
-        slope = d.slope * self.inverse_std
+        slope = _turned(d.slope, upwards) * self.inverse_std
         turn = np.einsum("lm,lmd->md", rho, np.abs(slope[:, 1])) + bend
         PP, qq = np.einsum("md,md->m", P, P), np.einsum("md,md->m", q, q)
         bent = np.sqrt(np.einsum("md,md->m", bend, bend))
         rest = np.einsum("md,md->m", turn, turn) + np.einsum("md,md->m", moves, bend)
         # √S <= S/(2T) + T/2 with S = |a − P|² + |q|²: the rest is linear in S, so half of it joins the product.
-        part = bent / (2 * TYPICAL)
+        part = bent / (2 * self.typical)
         log_f = np.empty((2 + P.shape[1], len(P)))
-        log_f[0] = self.log_constant + 0.5 * (qq * (1 + part) + rest + bent * TYPICAL / 2 - (1 - part) * PP)
+        log_f[0] = self.log_constant + 0.5 * (
+            qq * (1 + part) + rest + bent * self.typical / 2 - (1 - part) * PP
+        )
         log_f[1], log_f[2:] = -0.5 * (1 - part), (1 - part) * P.T
         along = np.zeros((len(slope), *log_f.shape))
         along[:, 0] = np.einsum("md,lmd->lm", q, slope[:, 1]) - np.einsum("md,lmd->lm", P, slope[:, 0])
         along[:, 2:] = slope[:, 0].swapaxes(1, 2)
-        return Bounds(log_f, along, self.size(d), 0.5 * (rest + bent * TYPICAL))
+        return Bounds(log_f, along, self.size(d), 0.5 * (rest + bent * self.typical))
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,9 @@ class BernoulliLikelihood:
     highest = 0.0
 
     def around(self, outputs: Array) -> "BernoulliLikelihood":
+        return self
+
+    def expecting(self, typical: float) -> "BernoulliLikelihood":
         return self
 
     def length(self, outputs: Array) -> float:
@@ -280,14 +286,7 @@ class BernoulliLikelihood:
         return _of_bits(one + off_one * d.moves, zero + off_zero * d.moves)
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def ceiling(self, d: Discs) -> Array:
-        """Upper bounds of log |p(x|z)| all over each disc, (K, M), to first order."""
-        off_one, off_zero, _ = self._steepest(d)
-        one, zero = (part.real for part in _log_sigmoid(d.re, d.im))
-        return _of_bits(one + off_one * d.moves, zero + off_zero * d.moves)
-
-    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def bounds(self, d: Discs, rho: Array) -> Bounds:
+    def bounds(self, d: Discs, rho: Array, upwards: bool = False) -> Bounds:
         """φ = Σ x log|σ(l)| + (1 − x) log|σ(−l)|; σ has poles at l = iπ(2k + 1), and log σ a branch beyond |Im l| = π."""
         off_one, off_zero, v = self._steepest(d)
         log_one, log_zero = _log_sigmoid(d.re, d.im)  # log σ(l) and log σ(−l), complex
@@ -298,7 +297,8 @@ class BernoulliLikelihood:
         log_f = _of_bits(one, zero)
         log_f[0] += 0.5 * turn
         p = np.exp(log_one)
-        J = d.slope[:, 0] + 1j * d.slope[:, 1]
+        slope = _turned(d.slope, upwards)
+        J = slope[:, 0] + 1j * slope[:, 1]
         along = np.stack([_of_bits(((1 - p) * j).real, (-p * j).real) for j in J])
         slack = 0.5 * (turn + np.einsum("md,md->m", np.maximum(off_one, off_zero), d.bend))
         return Bounds(log_f, along, self.size(d), slack)

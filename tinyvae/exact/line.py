@@ -34,7 +34,7 @@ ENOUGH = 0.5  # nats of slack in a cell
 MANY = 512  # cells
 NEAR = 0.55  # of the way to where a pole is expected: so far up bounds are sharp
 SMALL = 2**17  # numbers in a table that another group must save
-MOST = 2**22  # numbers in one table
+MOST = 2**21  # numbers in one table
 BUDGET = 2**25  # numbers in all tables of a search
 TURN = 2048  # nodes that are decoded at once
 SIDES = 4  # discs along each half side of a box
@@ -55,13 +55,14 @@ class Cells(NamedTuple):
     log_f: Array  # log p(x, z) at the middle, for a = 0, as columns (K, C)
     precision: Array  # 1/variance of a posterior that has its mass here, about, (C,)
     pole: Array  # about how far the nearest singularity is, for a = 0, (C,)
+    typical: float  # how many noise stds the data are from the mean, about
 
     def arrays(self) -> list[Array]:
         return [self.middle, self.r, *self.bounds, self.log_f, self.precision, self.pole]
 
     @classmethod
-    def of_arrays(cls, arrays: list[Array], a: float) -> "Cells":
-        return cls(arrays[0], arrays[1], a, Bounds(*arrays[2:6]), *arrays[6:])
+    def of_arrays(cls, arrays: list[Array], a: float, typical: float) -> "Cells":
+        return cls(arrays[0], arrays[1], a, Bounds(*arrays[2:6]), *arrays[6:], typical)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -73,7 +74,7 @@ class Cells(NamedTuple):
         return self.of(slice(max(int(begin) - 1, 0), int(end) + 1))
 
     def of(self, some: Any) -> "Cells":
-        return Cells.of_arrays([array[..., some] for array in self.arrays()], self.a)
+        return Cells.of_arrays([array[..., some] for array in self.arrays()], self.a, self.typical)
 
     def log_mass(self, left: Array) -> Array:
         """Upper bounds of log ∫ |f(t + ia)| dt over each cell, f(z) = p(x, z), for rows left (n, K): (n, C)."""
@@ -94,7 +95,7 @@ def joined(parts: list[Cells]) -> Cells:
         return parts[0]
     order = np.argsort(np.concatenate([part.middle for part in parts]))
     arrays = [np.concatenate([part.arrays()[k] for part in parts], axis=-1)[..., order] for k in range(9)]
-    return Cells.of_arrays(arrays, parts[0].a)
+    return Cells.of_arrays(arrays, parts[0].a, parts[0].typical)
 
 
 class Strip(NamedTuple):
@@ -104,6 +105,7 @@ class Strip(NamedTuple):
     hi: float
     cells: Cells
 
+    real: Cells  # below them
     widest: float  # the spacing of a lattice in it may be at most that
 
     @property
@@ -140,33 +142,34 @@ class Decoder:
         known.append((first, last, outputs))
         return z, outputs
 
-    def real_cells(self, lo: float, hi: float, many: int = MANY) -> Cells:
+    def real_cells(self, lo: float, hi: float, many: int = MANY, typical: float = TYPICAL) -> Cells:
         """Cells that cover [lo, hi]: as small as their bounds need to be sharp, but at most so many."""
-        key = lo, hi, many
+        key = lo, hi, many, typical
         if key not in self._real:
             n = max(1, int(np.ceil(min(hi - lo, many / 8))))
             r = np.full(n, 0.5 * (hi - lo) / n)
             middle = lo + (2 * np.arange(n) + 1) * r
             near = np.abs(middle) < 4  # where a prior has its mass
-            self._real[key] = self._refined(0.0, middle, r, np.where(near & (r > 0.25), 4, 1), many)
+            self._real[key] = self._refined(0.0, middle, r, np.where(near & (r > 0.25), 4, 1), many, typical)
         return self._real[key]
 
     def cells(self, a: float, real: Cells, many: int = MANY) -> Cells:
         """The same at height a, from the cells on the real line below."""
-        key = a, *real.ends, many
+        key = a, *real.ends, many, real.typical
         if key not in self._cells:
             pieces = np.where(real.bounds.slack > ENOUGH / 8, 2, 1)
-            self._cells[key] = self._refined(a, real.middle, real.r, pieces, many)
+            self._cells[key] = self._refined(a, real.middle, real.r, pieces, many, real.typical)
         return self._cells[key]
 
-    def _refined(self, a: float, middle: Array, r: Array, pieces: Ints, many: int) -> Cells:
+    def _refined(self, a: float, middle: Array, r: Array, pieces: Ints, many: int, typical: float) -> Cells:
         """Cells at height a, split in so many pieces each, and again until their slack is little."""
         parts: list[Cells] = []
         while True:
             k = np.concatenate([np.arange(n) - 0.5 * (n - 1) for n in pieces])
             middle, r, n = (np.repeat(part, pieces) for part in (middle, r, pieces))
-            part = self._bounds(a, middle + 2 * r * k / n, r / n)
-            pieces = np.where(part.bounds.slack <= ENOUGH, 1, np.where(part.bounds.slack <= 8 * ENOUGH, 2, 4))
+            part = self._bounds(a, middle + 2 * r * k / n, r / n, typical)
+            slack = part.bounds.slack + part.precision * part.r**2 / 6
+            pieces = np.where(slack <= ENOUGH, 1, np.where(slack <= 8 * ENOUGH, 2, 4))
             whole = pieces == 1
             if whole.all() or sum(len(part.middle) for part in parts) + pieces.sum() > many:
                 return joined([*parts, part])
@@ -178,12 +181,13 @@ class Decoder:
         im, rho = np.full((len(cells.middle), 1), cells.a), cells.r[None]
         return self.likelihood.size(discs(self.layers, cells.middle[:, None], im, rho))
 
-    def _bounds(self, a: float, middle: Array, r: Array) -> Cells:
+    def _bounds(self, a: float, middle: Array, r: Array, typical: float) -> Cells:
         d = discs(self.layers, middle[:, None], np.full((len(middle), 1), a), r[None], real=a == 0)
         log_f = self.likelihood.columns(d.re)
         log_f[0] -= 0.5 * (middle**2 + LOG_2PI)
-        bounds = self.likelihood.bounds(d, r[None])
-        return Cells(middle, r, a, bounds, log_f, 1 + self.likelihood.information(d), self.likelihood.pole(d))
+        bounds = self.likelihood.expecting(typical).bounds(d, r[None])
+        precision, pole = 1 + self.likelihood.information(d), self.likelihood.pole(d)
+        return Cells(middle, r, a, bounds, log_f, precision, pole, typical)
 
     def is_free(self, a: float, lo: float, hi: float) -> bool:
         """Whether log p(x|z) has no singularity in [lo, hi] × [−a, a], by discs; they are halved where it may."""
@@ -196,15 +200,23 @@ class Decoder:
         tiles = int(np.ceil((hi - lo) / max(0.5, a)))
         r, s = 0.5 * (hi - lo) / tiles, 0.5 * a
         x, y = lo + (2 * np.arange(tiles) + 1) * r, np.full(tiles, s)
-        for _ in range(3):
+        while len(x) < MANY:
             d = discs(self.layers, x[:, None], y[:, None], np.full((1, len(x)), np.hypot(r, s)))
             doubtful = ~self.likelihood.free(d)
             if not doubtful.any():
                 return True
-            if doubtful.sum() > max(16, tiles // 2):
-                return False
-            r, s, x, y = r / 2, s / 2, x[doubtful], y[doubtful]
-            x, y = np.concatenate([x - r, x + r, x - r, x + r]), np.concatenate([y - s, y - s, y + s, y + s])
+            if r < 0.3 * a:
+                break
+            x, y = x[doubtful], y[doubtful]
+            if r > 2 * a:
+                r = r / 4
+                x, y = np.concatenate([x - 3 * r, x - r, x + r, x + 3 * r]), np.tile(y, 4)
+            else:
+                r, s = r / 2, s / 2
+                x, y = (
+                    np.concatenate([x - r, x + r, x - r, x + r]),
+                    np.concatenate([y - s, y - s, y + s, y + s]),
+                )
         return False
 
     def strip(
@@ -216,9 +228,13 @@ class Decoder:
         a = rung(min(wanted, NEAR * float(part.pole.min())))
         for _ in range(12):
             if self.is_free(a, *part.ends):
-                return Strip(*part.ends, self.cells(a, part, many), std)
+                return Strip(*part.ends, self.cells(a, part, many), part, std)
             a = rung(a / 1.2)
         return None
+
+    def lower(self, strip: Strip, factor: float, many: int = MANY) -> Strip:
+        """The same strip, as high as this part of it."""
+        return strip._replace(cells=self.cells(rung(factor * strip.a), strip.real, many))
 
     def sides(self, a: float, ends: list[tuple[float, float]]) -> tuple[Discs, Array, Array]:
         """Discs that cover [x, x'] × [0, a] for each of the ends (x, x'), upwards; from where to where each goes."""
@@ -271,10 +287,11 @@ class Found(NamedTuple):
     hi: Array
     log_p: Array  # log p(x), about, (n,)
     std: Array  # of the posterior, about, (n,)
+    off: Array  # how many noise stds x is from the mean there, about, (n,)
     cells: Cells  # that showed it
 
     def of(self, some: Any) -> "Found":
-        return Found(*(part[some] for part in self[:5]), self.cells)
+        return Found(*(part[some] for part in self[:6]), self.cells)
 
 
 def in_groups(lo: Array, hi: Array, h: Array) -> Iterator[Ints]:
@@ -337,9 +354,14 @@ class Evidence:
         self.joint, self.tolerance, self.decoder = joint, tolerance, Decoder(joint)
         self.x, N = joint.centred(x), len(x)
         self.left = self.decoder.likelihood.rows(self.x)
-        self.log_px, self.log_norm, self.error = np.empty((3, N))
+        self.log_px, self.log_norm, self.error = np.full((3, N), [[np.nan], [np.nan], [np.inf]])
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             self.groups = [self._solve(*found) for found in self._search()]
+
+    @property
+    def checked_error(self) -> Array:
+        """How far the sums over A and over B are apart, (N,)."""
+        return np.abs(self.log_px - self.log_norm)
 
     # ----- where the mass is -----
 
@@ -347,17 +369,25 @@ class Evidence:
         """The groups; how far the search for each went, and the logarithm of what it left out at most, (n,)."""
         spent, log_share = 0, np.log(SHARE * self.tolerance)
         left_out = np.full(len(self.x), -np.inf)
-        todo = [(np.arange(len(self.x)), -REACH, REACH, REACH, MANY, True)]
+        todo = [(np.arange(len(self.x)), -REACH, REACH, REACH, MANY, TYPICAL, True)]
         while todo:
-            rows, lo, hi, reach, many, first = todo.pop()
-            found, told = self._look(rows, lo, hi, many, log_share)
+            rows, lo, hi, reach, many, typical, first = todo.pop()
+            found, told = self._look(rows, lo, hi, many, typical, log_share)
             spent += len(rows) * many
+            known = np.isfinite(found.log_p)
+            found, told = found.of(known), told[known]  # the others have overflowed
             if first:  # does the tail of the prior matter?
                 above = self.decoder.likelihood.highest - found.log_p - log_share
                 needed = np.sqrt(2 * np.clip(np.nan_to_num(above, nan=1e9), 0, 1e9))
                 if (far := needed > reach).any() and reach < 1e4:
-                    todo.append((found.rows[far], -2 * reach, 2 * reach, 2 * reach, many, True))
+                    todo.append((found.rows[far], -2 * reach, 2 * reach, 2 * reach, many, typical, True))
                     found, told = found.of(~far), told[~far]
+            if typical == TYPICAL and not told.all():  # are x and the mean farther apart than was thought?
+                far = ~told & (found.off > 4 * TYPICAL)
+                for place in np.unique(np.floor(np.log2(found.off[far]))):
+                    some = far & (np.floor(np.log2(np.maximum(found.off, 1e-9))) == place)
+                    todo.append((found.rows[some], lo, hi, reach, many, float(1.5 * 2**place), False))
+                found, told = found.of(~far), told[~far]
             left_out[found.rows] = np.logaddexp(left_out[found.rows], found.log_p + log_share)
             if spent > BUDGET:
                 told[:] = True
@@ -368,11 +398,13 @@ class Evidence:
             for part in apart(rest, hi - lo):  # a closer look: at less, or else with more cells
                 begin, end = float(part.lo.min()), float(part.hi.max())
                 many_more = many if end - begin < 0.5 * (hi - lo) else 4 * many
-                todo.append((part.rows, begin, end, reach, many_more, False))
+                todo.append((part.rows, begin, end, reach, many_more, typical, False))
 
-    def _look(self, rows: Ints, lo: float, hi: float, many: int, log_share: float) -> tuple[Found, Bools]:
+    def _look(
+        self, rows: Ints, lo: float, hi: float, many: int, typical: float, log_share: float
+    ) -> tuple[Found, Bools]:
         """Where cells on the real line may hold mass, beside an estimate of p(x); and whether they tell it well, (n,)."""
-        cells, left = self.decoder.real_cells(lo, hi, many), self.left[rows]
+        cells, left = self.decoder.real_cells(lo, hi, many, typical), self.left[rows]
         table = np.nan_to_num(cells.log_mass(left), nan=np.inf)
         middle = left @ cells.log_f + np.log(np.minimum(2 * cells.r, 2.5 / np.sqrt(cells.precision)))
         peak = middle.max(axis=1)
@@ -383,7 +415,10 @@ class Evidence:
         end = (cells.middle + cells.r)[::-1][matters[:, ::-1].argmax(axis=1)]
         whole = held.sum(axis=1)
         std = np.sqrt(whole / (held @ cells.precision.astype(np.float32))).astype(float)
-        return Found(rows, begin, end, log_p, std, cells), whole < 5
+        k = middle.argmax(axis=1)
+        log_likelihood = middle[np.arange(len(rows)), k] + 0.5 * cells.middle[k] ** 2
+        off = np.sqrt(2 * np.maximum(self.decoder.likelihood.highest - log_likelihood, 0.0))
+        return Found(rows, begin, end, log_p, std, off, cells), whole < 5
 
     # ----- the sums -----
 
@@ -393,10 +428,20 @@ class Evidence:
         lo, hi = float(found.lo.min()), float(found.hi.max())
         strip = self.decoder.strip(found.cells, lo, hi, std, height_for(std, np.log(2 / each) + 2))
         bounds, h = np.zeros((len(rows), 0)), std / 4
-        if strip:
+        for _ in range(8):
+            if strip is None:
+                break
             bounds = exp32(strip.cells.log_mass(left) - log_p[:, None])
+            highest = float(np.log(total(bounds).max()))
             h = min(std, spacing_for(strip.a, 2 * total(bounds), each))
-        likelihood = self.decoder.likelihood.around(self._middle(lo, hi))
+            if highest < np.log(1 / each):
+                break
+            strip = self.decoder.lower(
+                strip, max(0.25, np.sqrt(0.5 * np.log(1 / each) / highest))
+            )  # too high up
+        else:
+            strip, h = None, std / 4
+        likelihood = self.decoder.likelihood.around(self._middle(lo, hi)).expecting(found.cells.typical)
         left = likelihood.rows(self.x[rows])
         outside = np.exp(left_out - log_p) + np.exp(self.decoder.likelihood.highest - 0.5 * reach**2 - log_p)
         h = max(rung(h), rung((hi - lo) * len(rows) / MOST))
@@ -406,9 +451,10 @@ class Evidence:
             mass = h * f.sum(axis=1)
             group = Group(rows, left, likelihood, strip, h, first, last, log_p, bounds, f, mass, outside, reach)
             error = self._missed(group)
-            if not strip or (error <= self.tolerance * mass).all() or 2 * (hi - lo) * len(rows) > h * MOST:
+            finer = rung(spacing_for(strip.a, total(bounds), each * mass)) if strip else h
+            if finer >= h or (hi - lo) * len(rows) > finer * MOST:
                 break
-            h = rung(0.95 * min(h, spacing_for(strip.a, total(bounds) / np.maximum(mass, 1e-300), each)))
+            h = finer
         self.log_px[rows], self.log_norm[rows] = log_p + np.log(mass), log_p + np.log(h * other.sum(axis=1))
         part = error / mass
         error = np.where(part < 1, -np.log1p(-np.minimum(part, 0.999999)), np.inf)
@@ -440,23 +486,21 @@ class Evidence:
     def _middle(self, lo: float, hi: float) -> Array:
         return self.decoder.outputs(np.array([0.5 * (lo + hi)]))[0]
 
-    def _discs_of_sides(self, group: Group) -> tuple[Discs, Array, Array]:
-        (l, r), half = group.ends, 0.5 * group.h  # the ends over A; those over B are half a spacing farther out
-        return self.decoder.sides(group.strip.a, [(l - half, l), (r, r + half)])
-
     def _sides(self, group: Group) -> Array:
-        """What each disc of the sides of the box weighs in the error of a sum, in units of e^log_p, (n, ·).
+        """What each piece of the sides of the box weighs in the error of a sum, in units of e^log_p, (n, ·).
 
-        |f| on a piece of a side counts ∫ 2/(1 + e^(2π y/h)) dy over it.
+        The sides over A, and those over B half a spacing farther out. |f| on a piece counts ∫ 2/(1 + e^(2π y/h)) dy.
         """
-        (l, r), k = group.ends, 2 * np.pi / group.h
-        d, low, high = self._discs_of_sides(group)
-        nearest = [max(-l, l - 0.5 * group.h, 0.0), max(r, -r - 0.5 * group.h, 0.0)]  # |z| is at least that
-        near = np.repeat(nearest, SIDES)
-        columns = group.likelihood.ceiling(d)
-        columns[0] += 0.5 * (high**2 - near**2 - LOG_2PI) + np.log(2 / k)
+        (l, r), half, k = group.ends, 0.5 * group.h, 2 * np.pi / group.h
+        x = [l - half, l, r, r + half]
+        d, low, high = self.decoder.sides(group.strip.a, [(end, end) for end in x])
+        s = 0.5 * (high - low)
+        bounds = group.likelihood.bounds(d, s[None], upwards=True)
+        columns = bounds.log_f
+        columns[0] += 0.5 * (high**2 - np.repeat(np.square(x), SIDES) - LOG_2PI) + np.log(2 / k)
         columns[0] += np.log(np.log1p(np.exp(-k * low)) - np.log1p(np.exp(-k * high)))
-        return np.exp(group.left @ columns - group.log_p[:, None])
+        table = group.left @ columns + np.abs(group.left @ bounds.slope[0]) * s
+        return np.exp(table - group.log_p[:, None])
 
     @cached_property
     def growth(self) -> tuple[Array, Array]:
@@ -472,7 +516,7 @@ class Evidence:
     @cached_property
     def moments(self) -> Array:
         """Mean and variance of each posterior and their errors, (4, N)."""
-        found = np.empty((4, len(self.x)))
+        found = np.full((4, len(self.x)), [[np.nan], [np.nan], [np.inf], [np.inf]])
         for group in self.groups:
             z, _ = self.decoder.nodes(group.h, 0.0, group.first, group.last)
             p = group.f / group.f.sum(axis=1)[:, None]
@@ -488,13 +532,17 @@ class Evidence:
                 v = variance[:, None]
                 second = self._missed(group, off * off + v, side * side + v, far * far + variance) / whole
                 errors = np.where(whole > 0, [first, second + first**2], np.inf)
-            rounding = 2 * EPS * (16 + np.abs(mean) + self.rounding(group) / EPS * np.array([np.sqrt(variance), variance]))
+            rounding = (
+                2
+                * EPS
+                * (16 + np.abs(mean) + self.rounding(group) / EPS * np.array([np.sqrt(variance), variance]))
+            )
             found[:, group.rows] = [mean, variance, *(errors + rounding)]
         return found
 
     def divergence_to(self, other: "Evidence") -> Array:
         """KL(p_θ(z|x) ‖ p_θ'(z|x)) and its error, (2, N): E[log p_θ(x|z) − log p_θ'(x|z)] − log p_θ(x) + log p_θ'(x)."""
-        found = np.empty((2, len(self.x)))
+        found = np.full((2, len(self.x)), [[np.nan], [np.inf]])
         for group in self.groups:
             sums = []
             for one in (self, other):
@@ -519,7 +567,7 @@ class Evidence:
         if a != strip.a:  # lower, where the other decoder has a pole
             if not a:
                 return np.full(len(ratio), np.inf)
-            strip = strip._replace(cells=self.decoder.cells(a, strip.cells))
+            strip = self.decoder.lower(strip, a / strip.a)
             bounds = exp32(strip.cells.log_mass(self.left[group.rows]) - group.log_p[:, None])
             group = replace(group, strip=strip, bounds=bounds)
         size, at_sides, far = (np.abs(ratio)[:, None] for _ in range(3))
@@ -527,7 +575,7 @@ class Evidence:
             left = one.left[group.rows]
             size = size + left @ one.decoder.sizes(strip.cells)
             (l, r), half = group.ends, 0.5 * group.h
-            d, _, _ = one.decoder.sides(a, [(l - half, l), (r, r + half)])
+            d, _, _ = one.decoder.sides(a, [(end, end) for end in (l - half, l, r, r + half)])
             at_sides = at_sides + left @ one.decoder.likelihood.size(d)
             constant, square = one.growth
             far = far + (constant + square * (group.reach + 1) ** 2)[group.rows, None]
@@ -539,8 +587,8 @@ class Evidence:
         n = group.rows
         far = max(abs(end) for end in group.ends)
         off = np.sqrt(2 * np.maximum(self.decoder.likelihood.highest - group.log_p, 0.0)) + TYPICAL
-        size = 8 + 2 * np.abs(group.log_p) + group.likelihood.magnitude(group.left) + far / (4 * group.h)
-        return 2 * EPS * size + off * self.decoder.rounding_of_outputs(far)
+        size = 16 + np.abs(group.log_p) + group.likelihood.magnitude(group.left) + far / (2 * group.h)
+        return EPS * size + off * self.decoder.rounding_of_outputs(far)
 
 
 class UnderQ:
@@ -595,21 +643,28 @@ class UnderQ:
         back = mu - middle
         squares = (m2 - 2 * back * m1 + back**2 * m0) / s**2  # E_q[u²]
         to_prior = 0.5 * (m2 + 2 * middle * m1 + middle**2 * m0 - squares) - np.log(s) * m0
-        size = 8 + 2 * np.abs(sums[0]) + 2 * np.abs(to_prior) + likelihood.magnitude(left) + np.abs(mu) / s
+        size = 16 + np.abs(sums[0]) + 2 * np.abs(to_prior) + likelihood.magnitude(left) + 2 * np.abs(mu) / s
         off = np.sqrt(2 * np.abs(likelihood.highest - sums[0])) + TYPICAL
-        rounding = 2 * EPS * size + off * decoder.rounding_of_outputs(max(abs(lo), abs(hi)))
+        rounding = EPS * size + off * decoder.rounding_of_outputs(max(abs(lo), abs(hi)))
         errors = np.full((2, len(rows)), np.inf)
         if strip and h <= std:
-            known = self._sides(evidence, likelihood, left, strip.a, h, first, last, mu, s) + SHARE * self.tolerance
+            known = (
+                self._sides(evidence, likelihood, left, strip.a, h, first, last, mu, s) + SHARE * self.tolerance
+            )
             errors = missed(strip.a, h, np.array([bounds[0], bounds.sum(axis=0)])) + known + rounding
         return np.array([*sums, to_prior, *errors])
 
     def _strip(self, evidence: Evidence, lo: float, hi: float, std: float, nats: float) -> Strip | None:
         """The strip of the posteriors where it serves q as well, or one of its own."""
-        strip, wanted = evidence.groups[0].strip, height_for(std, nats)
+        strip, wanted = evidence.groups[0].strip if evidence.groups else None, height_for(std, nats)
         if strip and lo < strip.hi and strip.lo < hi:  # not higher than what is known to be free
             wanted = min(wanted, strip.a)
-        if strip and strip.lo <= lo - 2 * std and hi + 2 * std <= strip.hi and 0.6 * wanted <= strip.a <= 1.2 * wanted:
+        if (
+            strip
+            and strip.lo <= lo - 2 * std
+            and hi + 2 * std <= strip.hi
+            and 0.6 * wanted <= strip.a <= 1.2 * wanted
+        ):
             return strip
         inside = -REACH < lo - 2 * std and hi + 2 * std < REACH
         real = evidence.decoder.real_cells(*((-REACH, REACH) if inside else (lo - 2 * std, hi + 2 * std)))
@@ -648,7 +703,16 @@ class UnderQ:
         return self._weights[key]
 
     def _sides(
-        self, evidence: Evidence, likelihood: Any, left: Array, a: float, h: float, first: int, last: int, mu: Array, s: Array
+        self,
+        evidence: Evidence,
+        likelihood: Any,
+        left: Array,
+        a: float,
+        h: float,
+        first: int,
+        last: int,
+        mu: Array,
+        s: Array,
     ) -> Array:
         """What the sides of the box weigh in the error of either sum, (n,).
 
