@@ -38,6 +38,9 @@ class Discs(NamedTuple):
     free: Bools  # no unit has a pole in the disc, (M,)
     pole: Array  # about how far the nearest pole of a unit is from c, which is real; else 0, (M,)
 
+    def of(self, some: slice) -> "Discs":
+        return Discs(*(part[..., some, :] for part in self[:5]), *(part[some] for part in self[5:]))
+
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def discs(layers: Layers, re: Array, im: Array, rho: Array, real: bool = False) -> Discs:
@@ -63,9 +66,10 @@ def discs(layers: Layers, re: Array, im: Array, rho: Array, real: bool = False) 
         moves = first + 0.5 * bend
         tanh, steepest = _tanh(parts[0], parts[1], moves, real)
         free &= np.isfinite(steepest).all(axis=1)
-        largest = np.sqrt(tanh[0] ** 2 + tanh[1] ** 2) + steepest * moves
+        largest = np.sqrt(tanh[0] * tanh[0] + tanh[1] * tanh[1]) + steepest * moves
         first += bend
-        bend = steepest * (2 * largest * (first * first) + bend)
+        bend += 2 * largest * (first * first)
+        bend *= steepest
         parts = _through_tanh(parts, *tanh) @ W
         parts[0] += b
         bend, first = bend @ size, _reach(parts, rho)
@@ -74,8 +78,11 @@ def discs(layers: Layers, re: Array, im: Array, rho: Array, real: bool = False) 
 
 def _reach(parts: Array, rho: Array) -> Array:
     """Σ ρ_l |∂u/∂z_l|."""
-    lengths = np.sqrt(parts[2::2] ** 2 + parts[3::2] ** 2)
-    return np.einsum("lm,lmk->mk", rho, lengths) if len(rho) > 1 else rho[0][:, None] * lengths[0]
+    first, *rest = (np.sqrt(parts[k] * parts[k] + parts[k + 1] * parts[k + 1]) for k in range(2, len(parts), 2))
+    first *= rho[0][:, None]
+    for r, length in zip(rho[1:], rest):
+        first += r[:, None] * length
+    return first
 
 
 def _tanh(x: Array, y: Array, moves: Array, real: bool) -> tuple[tuple[Array, Array], Array]:
@@ -83,20 +90,24 @@ def _tanh(x: Array, y: Array, moves: Array, real: bool) -> tuple[tuple[Array, Ar
 
     |tanh'| = 1/(sinh² Re u + cos² Im u), and poles are where Re u = 0 and Im u = π/2 + πk. sin w >= w − w³/6.
     """
+    size = np.abs(x)
+    off = np.maximum(size - moves, 0.0)
+    off = np.exp(np.minimum(off, 300.0, out=off), out=off)
+    if real:
+        off += 1 / off
+        return (np.tanh(x), np.zeros_like(x)), 4 / (off * off)
     if len(y) and (y == y[0]).all():  # a first layer on a line Im z = a
         y = y[:1]
-    y = y - np.pi * np.round(y / np.pi)
+    y = y - np.pi * np.round(y * (1 / np.pi))
     sin = np.sin(y)
-    size = np.abs(x)
-    e = np.exp(-2 * size)
     squares = sin * sin
+    e = np.exp(-2 * size)
     below = 1 / (1 + e * (2 - 4 * squares + e))
-    re, im = np.copysign((1 - e * e) * below, x), 4 * e * sin * np.sqrt(1 - squares) * below
-    off = np.exp(np.minimum(np.maximum(size - moves, 0.0), 300.0))
-    if real:
-        return (re, im), 4 / (off + 1 / off) ** 2
-    way = np.maximum(np.pi / 2 - np.abs(y) - moves, 0.0)
-    least = 0.25 * (off - 1 / off) ** 2 + (way * (1 - way * way / 6)) ** 2
+    re, im = np.copysign((1 - e * e) * below, x), e * below * (4 * sin * np.sqrt(1 - squares))
+    way = np.maximum((np.pi / 2 - np.abs(y)) - moves, 0.0)
+    off -= 1 / off
+    way *= 1 - way * way * (1 / 6)
+    least = 0.25 * (off * off) + way * way
     return (re, im), 1 / least
 
 
@@ -104,9 +115,11 @@ def _through_tanh(parts: Array, a: Array, b: Array) -> Array:
     """tanh u = a + ib and its derivatives (1 − tanh² u) ∂u/∂z_l, as parts."""
     out = np.empty_like(parts)
     out[0], out[1] = a, b
-    re, im = 1 - a * a + b * b, -2 * a * b
-    out[2::2] = re * parts[2::2] - im * parts[3::2]
-    out[3::2] = re * parts[3::2] + im * parts[2::2]
+    re, im = 1 - (a * a - b * b), 2 * a * b
+    for l in range(2, len(parts), 2):
+        p, q = parts[l], parts[l + 1]
+        np.add(re * p, im * q, out=out[l])
+        np.subtract(re * q, im * p, out=out[l + 1])
     return out
 
 

@@ -21,13 +21,13 @@ from ..gaussian import Gaussian
 from ..ops import LOG_2PI
 from .halving import INTEGRALS, KEEP, Halving
 from .joint import FactoredJoint, Joint, VAEJoint, log_densities
-from .line import UnderQ
 from .quadrature import CLASSES, EPS, SHARED, Estimate, Tiles, certify, level_for
 from .scan import scan
 from .support import LOG_ZERO, Ellipsoids, drop_for, inverse_of, to_support
 from .tables import no_nan
 from .target import Target
 from .terms import Decomposition
+from .under_q import UnderQ
 
 MOST_FINER = {1: 10, 2: 6}  # levels by which a q goes finer than its own width asks, to where the posterior is
 

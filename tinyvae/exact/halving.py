@@ -6,7 +6,6 @@ numbers are checked, not proven.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
