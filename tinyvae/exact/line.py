@@ -24,7 +24,6 @@ from ..ops import LOG_2PI
 from .bounds import TYPICAL
 from .strips import (
     EPS,
-    FIRST,
     MANY,
     SIDES,
     Cells,
@@ -156,14 +155,11 @@ class Evidence:
         """The groups; how far the search for each went, and the logarithm of what it left out at most, (n,)."""
         spent, log_share = 0, np.log(SHARE * self.tolerance)
         left_out = np.full(len(self.x), -np.inf)
-        todo = [(np.arange(len(self.x)), -REACH, REACH, REACH, FIRST, TYPICAL, True)]
+        todo = [(np.arange(len(self.x)), -REACH, REACH, REACH, MANY, TYPICAL, True)]
         while todo:
             rows, lo, hi, reach, many, typical, first = todo.pop()
             found, told = self._look(rows, lo, hi, many, typical, log_share)
             spent += len(rows) * many
-            if many < MANY and not told.all():
-                todo.append((rows, lo, hi, reach, MANY, typical, first))
-                continue
             known = np.isfinite(found.log_p)
             found, told = found.of(known), told[known]  # the others have overflowed
             if first:  # does the tail of the prior matter?
@@ -174,7 +170,7 @@ class Evidence:
                     found, told = found.of(~far), told[~far]
             if typical == TYPICAL:  # are x and the mean farther apart than was thought?
                 place = np.floor(np.log2(np.maximum(found.off, 1.0)))
-                far = found.off > 4 * TYPICAL
+                far = (found.off > 16 * TYPICAL) | (~told & (found.off > 4 * TYPICAL))
                 for k in np.unique(place[far]):
                     todo.append((found.rows[far & (place == k)], lo, hi, reach, MANY, float(1.5 * 2**k), False))
                 found, told = found.of(~far), told[~far]
@@ -372,5 +368,6 @@ class Evidence:
         """About how large rounding may be in log p(x), (n,)."""
         far = max(abs(end) for end in group.ends)
         off = np.sqrt(2 * np.maximum(self.decoder.likelihood.highest - group.log_p, 0.0)) + TYPICAL
-        size = 16 + np.abs(group.log_p) + group.likelihood.magnitude(group.left) + far / (2 * group.h)
+        cancels = np.maximum(group.likelihood.magnitude(group.left) - off**2, 0.0)
+        size = 16 + 3 * np.abs(group.log_p) + 3 * cancels
         return EPS * size + off * self.decoder.rounding_of_outputs(far)

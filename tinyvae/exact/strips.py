@@ -15,8 +15,7 @@ from .bounds import TYPICAL, Bounds, Discs, discs
 EPS = float(np.finfo(float).eps)
 PER_OCTAVE = 8  # spacings and heights are powers of 2^(1/8): similar models so share tables
 ENOUGH = 0.5  # nats of slack in a cell
-MANY = 512  # cells,
-FIRST = 64  # and in a first look
+MANY = 512  # cells
 NEAR = 0.55  # of the way to where a pole is expected: so far up bounds are sharp
 TURN = 2048  # nodes that are decoded at once
 SIDES = 3  # discs along each half side of a box
@@ -171,7 +170,7 @@ class Decoder:
             k = np.arange(len(n)) - first - 0.5 * (n - 1)
             part = self._bounds(a, middle + 2 * r * k / n, r / n, typical)
             slack = part.bounds.slack + part.precision * part.r**2 / 6
-            pieces = np.where(slack <= ENOUGH, 1, np.where(slack <= 8 * ENOUGH, 2, 4))
+            pieces = 2 ** np.clip(np.ceil(0.5 * np.log2(slack / ENOUGH)), 0, 3).astype(int)  # slack ∝ r²
             whole = pieces == 1
             if whole.all() or sum(len(part.middle) for part in parts) + pieces.sum() > many:
                 return joined([*parts, part])

@@ -95,7 +95,8 @@ class UnderQ:
         m0, m1 = (w @ np.column_stack([np.ones_like(z), z])).T
         drift = (m1 - mu * m0) * mu  # E_q[s u mean]: the first moment of u is all but 0
         to_prior = (0.5 * mu**2 - np.log(s)) * m0 + drift + 0.5 * (s**2 - 1) * squares
-        size = 16 + 2 * (np.abs(sums[0]) + np.abs(to_prior) + likelihood.magnitude(left) + mu**2)
+        cancels = np.maximum(likelihood.magnitude(left) - 2 * np.abs(sums[0]), 0.0)
+        size = 16 + 3 * np.abs(sums[0]) + 2 * np.abs(to_prior) + 8 * cancels + 2 * mu**2
         off = np.sqrt(2 * np.abs(likelihood.highest - sums[0])) + TYPICAL
         far = max(abs(first), abs(last)) * h
         return [*sums, to_prior, EPS * size + off * decoder.rounding_of_outputs(far)]
