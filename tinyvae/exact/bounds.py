@@ -36,15 +36,15 @@ class Discs(NamedTuple):
     bend: Array  # >= |Σ F_lm (z − c)_l (z − c)_m|, F_lm taken anywhere in the disc, (M, D)
     moves: Array  # >= |F(z) − F(c)|, (M, D)
     free: Bools  # no unit has a pole in the disc, (M,)
-    pole: Array  # about how far the nearest pole of a unit is from c, which is real; else 0, (M,)
+    pole: Array  # about how far the nearest pole of a unit is, for `intervals`, (M,)
 
     def of(self, some: slice) -> "Discs":
         return Discs(*(part[..., some, :] for part in self[:5]), *(part[some] for part in self[5:]))
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-def discs(layers: Layers, re: Array, im: Array, rho: Array, real: bool = False) -> Discs:
-    """The decoder on discs around re + i·im (M, L), of radii rho (L, M); or only on their `real` part.
+def discs(layers: Layers, re: Array, im: Array, rho: Array) -> Discs:
+    """The decoder on discs around re + i·im (M, L), of radii rho (L, M).
 
     With J the Jacobian at c, exact, and Q >= |u''[d, d]| for all |d_l| <= ρ_l, a pre-activation u moves by at most
     Σ ρ_l |J_l| + Q/2, and |Σ u_l d_l| <= Σ ρ_l |J_l| + Q everywhere. A tanh keeps the form:
@@ -56,15 +56,11 @@ def discs(layers: Layers, re: Array, im: Array, rho: Array, real: bool = False) 
     np.add(re @ W, b, out=parts[0])
     np.matmul(im, W, out=parts[1])
     parts[2::2] = W[:, None]
-    bend, free, pole = np.zeros((M, W.shape[1])), np.ones(M, dtype=bool), np.full(M, np.inf if real else 0.0)
+    bend, free, pole = np.zeros((M, W.shape[1])), np.ones(M, dtype=bool), np.zeros(M)
     first = _reach(parts, rho)
     for W, size, b in rest:
-        if real:
-            pole = np.minimum(
-                pole, rho.max(axis=0) * (np.sqrt(parts[0] ** 2 + np.pi**2 / 4) / first).min(axis=1)
-            )
         moves = first + 0.5 * bend
-        tanh, steepest = _tanh(parts[0], parts[1], moves, real)
+        tanh, steepest = _tanh(parts[0], parts[1], moves)
         free &= np.isfinite(steepest).all(axis=1)
         largest = np.sqrt(tanh[0] * tanh[0] + tanh[1] * tanh[1]) + steepest * moves
         first += bend
@@ -76,6 +72,36 @@ def discs(layers: Layers, re: Array, im: Array, rho: Array, real: bool = False) 
     return Discs(parts[0], parts[1], parts[2:].reshape(L, 2, M, -1), bend, first + 0.5 * bend, free, pole)
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
+def intervals(layers: Layers, z: Array, rho: Array) -> Discs:
+    """The same where z and its moves are real: the decoder within rho (L, M) of z (M, L), |tanh'| = 1/cosh² u."""
+    (W, _, b), *rest = layers
+    L, M = rho.shape
+    parts = np.empty((1 + L, M, W.shape[1]))
+    parts[0], parts[1:] = z @ W + b, W[:, None]
+    bend, pole = np.zeros((M, W.shape[1])), np.full(M, np.inf)
+    first = np.einsum("lm,lmk->mk", rho, np.abs(parts[1:]))
+    for W, size, b in rest:
+        u = np.abs(parts[0])
+        pole = np.minimum(pole, rho.max(axis=0) * (np.sqrt(u * u + np.pi**2 / 4) / first).min(axis=1))
+        moves = first + 0.5 * bend
+        e = np.exp(np.minimum(np.maximum(u - moves, 0.0), 300.0))
+        steepest = 4 / (e + 1 / e) ** 2
+        tanh = np.tanh(parts[0])
+        first += bend
+        bend += 2 * (np.abs(tanh) + steepest * moves) * (first * first)
+        bend *= steepest
+        parts[1:] *= 1 - tanh * tanh
+        parts[0] = tanh
+        parts = parts @ W
+        parts[0] += b
+        bend, first = bend @ size, np.einsum("lm,lmk->mk", rho, np.abs(parts[1:]))
+    slope = np.zeros((L, 2, *parts.shape[1:]))
+    slope[:, 0] = parts[1:]
+    free = np.ones(M, dtype=bool)
+    return Discs(parts[0], np.zeros_like(parts[0]), slope, bend, first + 0.5 * bend, free, pole)
+
+
 def _reach(parts: Array, rho: Array) -> Array:
     """Σ ρ_l |∂u/∂z_l|."""
     first, *rest = (np.sqrt(parts[k] * parts[k] + parts[k + 1] * parts[k + 1]) for k in range(2, len(parts), 2))
@@ -85,7 +111,7 @@ def _reach(parts: Array, rho: Array) -> Array:
     return first
 
 
-def _tanh(x: Array, y: Array, moves: Array, real: bool) -> tuple[tuple[Array, Array], Array]:
+def _tanh(x: Array, y: Array, moves: Array) -> tuple[tuple[Array, Array], Array]:
     """tanh(x + iy) as Re and Im, and sup|tanh'| on discs of radius `moves`: infinite where a pole may be in them.
 
     |tanh'| = 1/(sinh² Re u + cos² Im u), and poles are where Re u = 0 and Im u = π/2 + πk. sin w >= w − w³/6.
@@ -93,9 +119,6 @@ def _tanh(x: Array, y: Array, moves: Array, real: bool) -> tuple[tuple[Array, Ar
     size = np.abs(x)
     off = np.maximum(size - moves, 0.0)
     off = np.exp(np.minimum(off, 300.0, out=off), out=off)
-    if real:
-        off += 1 / off
-        return (np.tanh(x), np.zeros_like(x)), 4 / (off * off)
     if len(y) and (y == y[0]).all():  # a first layer on a line Im z = a
         y = y[:1]
     y = y - np.pi * np.round(y * (1 / np.pi))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checks import Array, Ints
 from ..ops import LOG_2PI
-from .bounds import TYPICAL, Bounds, Discs, discs
+from .bounds import TYPICAL, Bounds, Discs, discs, intervals
 
 EPS = float(np.finfo(float).eps)
 PER_OCTAVE = 8  # spacings and heights are powers of 2^(1/8): similar models so share tables
@@ -63,7 +63,7 @@ class Cells(NamedTuple):
     @property
     def sharp(self) -> bool:
         """Whether smaller cells would not say much more."""
-        return bool((self.bounds.slack + self.precision * self.r**2 / 6 <= ENOUGH).all())
+        return bool((self.bounds.slack + self.precision * self.r**2 / 6 <= 2 * ENOUGH).all())
 
     def of(self, some: Any) -> "Cells":
         return Cells.of_arrays([array[..., some] for array in self.arrays()], self.a, self.typical)
@@ -170,7 +170,8 @@ class Decoder:
             k = np.arange(len(n)) - first - 0.5 * (n - 1)
             part = self._bounds(a, middle + 2 * r * k / n, r / n, typical)
             slack = part.bounds.slack + part.precision * part.r**2 / 6
-            pieces = 2 ** np.clip(np.ceil(0.5 * np.log2(slack / ENOUGH)), 0, 3).astype(int)  # slack ∝ r²
+            allowed = 2 * ENOUGH if parts else ENOUGH  # a second look is the last, if it can be
+            pieces = 2 ** np.clip(np.ceil(0.5 * np.log2(slack / allowed)), 0, 3).astype(int)  # slack ∝ r²
             whole = pieces == 1
             if whole.all() or sum(len(part.middle) for part in parts) + pieces.sum() > many:
                 return joined([*parts, part])
@@ -183,7 +184,8 @@ class Decoder:
         return self.likelihood.size(discs(self.layers, cells.middle[:, None], im, rho))
 
     def _bounds(self, a: float, middle: Array, r: Array, typical: float) -> Cells:
-        d = discs(self.layers, middle[:, None], np.full((len(middle), 1), a), r[None], real=a == 0)
+        z = middle[:, None]
+        d = discs(self.layers, z, np.full_like(z, a), r[None]) if a else intervals(self.layers, z, r[None])
         log_f = self.likelihood.columns(d.re)
         log_f[0] -= 0.5 * (middle**2 + LOG_2PI)
         bounds = self.likelihood.expecting(typical).bounds(d, r[None])
