@@ -20,7 +20,8 @@ from ..checks import Array, Ints
 from ..gaussian import Gaussian
 from ..ops import LOG_2PI
 from .halving import INTEGRALS, KEEP, Halving
-from .joint import FactoredJoint, Joint, VAEJoint, log_densities
+from .joint import FactoredJoint, Joint, log_densities
+from .linear import LinearEvidence
 from .quadrature import CLASSES, EPS, SHARED, Estimate, Tiles, certify, level_for
 from .scan import scan
 from .support import LOG_ZERO, Ellipsoids, drop_for, inverse_of, to_support
@@ -89,22 +90,29 @@ class Expectations:
 
     def __init__(self, q: Any, joint: Joint, n: int, tolerance: float):
         self.q, self.joint, self.dim, self.n, self.tolerance = q, joint, joint.latent_dim, n, tolerance
-        self._line = None
-        if isinstance(joint, VAEJoint) and self.dim == 1 and isinstance(q, Gaussian):
-            self._line = UnderQ(q, tolerance / INTEGRALS)
+        self._on_line = UnderQ(q, tolerance / INTEGRALS) if isinstance(q, Gaussian) and self.dim == 1 else None
 
     def against(self, target: Target) -> Decomposition:
         """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
-        if self._line is None or target.line is None:
+        proven, q = target.proven, self.q
+        if not isinstance(q, Gaussian) or proven is None:
             return self._halving.against(target)
-        again, other, to_prior, error, kl_error = self._line.against(target.line)
-        reconstruction, kl_prior = again, self.q.kl_prior
-        kl_posterior = to_prior - other + target.line.log_norm
-        kl_prior_error = 8 * EPS * (1 + np.abs(kl_prior))
-        errors = target.error, error, kl_prior_error, kl_error + target.error
+        kl_prior = q.kl_prior
+        kl_prior_error = 8 * EPS * (1 + np.abs(kl_prior) + np.abs(q.log_diag).sum(axis=1))
+        apart: Any = 0.0
+        if isinstance(proven, LinearEvidence):
+            reconstruction, kl_posterior, error, kl_error = proven.terms(q)
+        else:
+            assert self._on_line is not None
+            reconstruction, other, to_prior, error, kl_error = self._on_line.against(proven)
+            kl_posterior = to_prior - other + proven.log_norm
+            kl_error = kl_error + proven.error
+            apart = np.maximum(np.abs(reconstruction - other), np.abs(to_prior - kl_prior))
+        errors = target.error, error, kl_prior_error, kl_error
         certified = target.certified & (np.maximum.reduce(errors) <= self.tolerance)
-        apart = np.maximum(np.abs(reconstruction - other), np.abs(to_prior - kl_prior))
         checked = certified | (target.checked & (apart <= self.tolerance))
+        if isinstance(proven, LinearEvidence):
+            checked = certified
         return Decomposition(target.log_px, reconstruction, kl_prior, kl_posterior, *errors, checked, certified)
 
     @cached_property

@@ -97,29 +97,36 @@ class Halving:
         return self._density(part.points, part.tiles)[0] if part.density is None else part.density
 
     @cached_property
-    def moments(self) -> tuple[Array, Array]:
-        """Mean (N, L) and covariance (N, L, L) of the posteriors."""
+    def moments(self) -> tuple[Array, Array, Array, Array]:
+        """Mean (N, L) and covariance (N, L, L) of the posteriors, and how far they are from those of half the nodes."""
         L = self.joint.latent_dim
         mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
+        mean_error, cov_error = np.empty_like(mean), np.empty_like(cov)
         for part in self._parts:
             z = self.tables.z(part.tiles)[part.tiles.tile]  # (P, T, L)
-            f = self._density_of(part)
-            f = f / part.mass[part.tiles.rows, None]
-            m = np.stack([part.tiles.sums(f * z[..., i])[0] for i in range(L)], axis=1)
-            r = z - m[part.tiles.rows, None]
-            mean[part.points] = m
+            f, points = self._density_of(part), part.points
+            mass = part.tiles.sums(f)  # (H, n)
+            means = np.stack([part.tiles.sums(f * z[..., i]) / mass for i in range(L)], axis=-1)  # (H, n, L)
+            mean[points], mean_error[points] = means[0], np.abs(means - means[0]).max(axis=0)
+            r = z - means[0][part.tiles.rows, None]
             for i, j in np.ndindex(L, L):
-                cov[part.points, i, j] = part.tiles.sums(f * r[..., i] * r[..., j])[0]
-        return mean, cov
+                of_sets = part.tiles.sums(f * r[..., i] * r[..., j]) / mass
+                cov[points, i, j], cov_error[points, i, j] = (
+                    of_sets[0],
+                    np.abs(of_sets - of_sets[0]).max(axis=0),
+                )
+        return mean, cov, mean_error, cov_error
 
     def divergence_to(self, other: "Halving") -> Array:
-        """KL(p_θ(z|x) ‖ p_θ'(z|x)), (N,), on the nodes of this one."""
-        moved = np.empty(len(self))
+        """KL(p_θ(z|x) ‖ p_θ'(z|x)) on the nodes of this one, and how far it is from that of half of them, (2, N)."""
+        found = np.empty((2, len(self)))
         for part in self._parts:
             f = self._density_of(part)
             here, there = (
-                each.tables.sums_of_log_likelihood(f, part.points, part.tiles, halves=False)[0]
-                for each in (self, other)
+                each.tables.sums_of_log_likelihood(f, part.points, part.tiles) for each in (self, other)
             )
-            moved[part.points] = (here - there) / part.mass
-        return moved - (self.log_px - other.log_px)
+            values = (here - there) / part.tiles.sums(f)
+            found[:, part.points] = values[0], np.abs(values - values[0]).max(axis=0)
+        found[0] -= self.log_px - other.log_px
+        found[1] += self.error + other.error
+        return found

@@ -167,6 +167,16 @@ class VAEJoint:
         D = self.model.data_dim
         return GaussianLikelihood(self._inverse_std * np.ones(D), np.zeros(D))
 
+    @property
+    def layers(self) -> list[tuple[Array, Array, Array]]:
+        """The decoder's layers as W, |W| (in, out) and b (out,)."""
+        return self._layers
+
+    @property
+    def inverse_std(self) -> Array:
+        """1/σ of a Gaussian likelihood, (D,)."""
+        return self._inverse_std * np.ones(self.model.data_dim)
+
     @cached_property
     def centred_layers(self) -> list[tuple[Array, Array, Array]]:
         """The decoder without the last bias of a Gaussian's mean, which `centred` takes from the data: less cancels."""

@@ -296,8 +296,8 @@ class Evidence:
     # ----- the posteriors -----
 
     @cached_property
-    def moments(self) -> Array:
-        """Mean and variance of each posterior and their errors, (4, N)."""
+    def moments(self) -> tuple[Array, Array, Array, Array]:
+        """Mean (N, 1) and covariance (N, 1, 1) of each posterior, and their errors."""
         found = np.full((4, len(self.x)), [[np.nan], [np.nan], [np.inf], [np.inf]])
         for group in self.groups:
             z, _ = self.decoder.nodes(group.h, 0.0, group.first, group.last)
@@ -320,7 +320,7 @@ class Evidence:
                 * (16 + np.abs(mean) + self.rounding(group) / EPS * np.array([np.sqrt(variance), variance]))
             )
             found[:, group.rows] = [mean, variance, *(errors + rounding)]
-        return found
+        return found[0][:, None], found[1][:, None, None], found[2][:, None], found[3][:, None, None]
 
     def divergence_to(self, other: "Evidence") -> Array:
         """KL(p_θ(z|x) ‖ p_θ'(z|x)) and its error, (2, N): E[log p_θ(x|z) − log p_θ'(x|z)] − log p_θ(x) + log p_θ'(x)."""

@@ -14,6 +14,7 @@ from ..checks import Array, Bools, data_points
 from .halving import INTEGRALS, Halving
 from .joint import VAEJoint, joint_of
 from .line import Evidence
+from .linear import LinearEvidence
 from .quadrature import keep_freed_memory
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
@@ -26,7 +27,7 @@ class Target:
         log_px: nats, (N,).
         error: of log_px, (N,), nats: `tolerance` or less, unless the budget was spent; inf where nothing is known.
         certified: whether a proven bound says so, (N,) bool: nothing hides between the nodes or beyond them, up to
-            rounding, of which the error has an estimate. For a VAE with z ∈ R¹.
+            rounding, of which the error has an estimate. For a VAE with z ∈ R¹, and for a linear Gaussian one.
         checked: whether lattices of different nodes agree to the tolerance, and the search saw no mass elsewhere;
             or certified, (N,) bool.
 
@@ -38,12 +39,10 @@ class Target:
         self.joint = joint_of(model, theta)
         self.x = data_points(x)
         self.tolerance = check_tolerance(tolerance, self.joint.latent_dim)
-        self.line = None
-        if isinstance(self.joint, VAEJoint) and self.joint.latent_dim == 1:
-            self.line = Evidence(self.joint, self.x, self.tolerance / INTEGRALS)
-        by: Evidence | Halving = self.line or self.halving
+        self.proven = proven_evidence(self.joint, self.x, self.tolerance / INTEGRALS)
+        by = self.halving if self.proven is None else self.proven
         self.log_px, self.error = by.log_px, by.error
-        self.certified: Bools = (self.error <= self.tolerance) & (self.line is not None)
+        self.certified: Bools = (self.error <= self.tolerance) & (self.proven is not None)
         self.checked: Bools = self.certified | (by.checked_error <= self.tolerance)
 
     @cached_property
@@ -56,11 +55,8 @@ class Target:
 
     @cached_property
     def _moments(self) -> tuple[Array, Array, Array, Array]:
-        if self.line is None:
-            mean, cov = self.halving.moments
-            return mean, cov, np.full_like(mean, np.inf), np.full_like(cov, np.inf)
-        mean, cov, mean_error, cov_error = self.line.moments
-        return mean[:, None], cov[:, None, None], mean_error[:, None], cov_error[:, None, None]
+        by = self.halving if self.proven is None else self.proven
+        return by.moments
 
     @property
     def posterior_mean(self) -> Array:
@@ -74,12 +70,12 @@ class Target:
 
     @property
     def posterior_mean_error(self) -> Array:
-        """A proven bound on the error of each posterior mean, (N, L); inf where there is none."""
+        """The error of each posterior mean, (N, L): proven as that of log_px is, or from halves of the nodes."""
         return self._moments[2]
 
     @property
     def posterior_cov_error(self) -> Array:
-        """A proven bound on the error of each posterior covariance, (N, L, L); inf where there is none."""
+        """The error of each posterior covariance, (N, L, L)."""
         return self._moments[3]
 
     def log_posterior(self, z: Any, points: Any = slice(None)) -> Array:
@@ -99,12 +95,22 @@ class Target:
         return self.divergence_and_error(other)[0]
 
     def divergence_and_error(self, other: "Target") -> tuple[Array, Array]:
-        """The same, and a proven bound on its error, (N,) each; inf where there is none."""
-        if self.line is not None and other.line is not None:
-            value, error = self.line.divergence_to(other.line)
-            return value, error
-        value = self.halving.divergence_to(other.halving)
-        return value, np.full_like(value, np.inf)
+        """The same, and its error: proven where both targets are, or from halves of the nodes. (N,) each."""
+        if self.proven is not None and type(self.proven) is type(other.proven):
+            value, error = self.proven.divergence_to(other.proven)  # type: ignore[arg-type]
+        else:
+            value, error = self.halving.divergence_to(other.halving)
+        return value, error
+
+
+def proven_evidence(joint: Any, x: Array, tolerance: float) -> Evidence | LinearEvidence | None:
+    """log p_θ(x) and the posteriors with proven errors, where there is a way to them."""
+    if not isinstance(joint, VAEJoint):
+        return None
+    if not joint.layers[1:] and joint.model.likelihood == "gaussian":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return LinearEvidence(joint, x)
+    return Evidence(joint, x, tolerance) if joint.latent_dim == 1 else None
 
 
 def check_tolerance(tolerance: float | None, dim: int) -> float:
