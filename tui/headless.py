@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .console import Console
 from .exit_codes import BAD_INPUT, DIVERGED, GOOD
 from .output import last_words, printable
 from .signals import SAYS, exit_code
-from .terms import ELBO, LOG_PX, TERMS
+from .terms import ELBO, LOG_PX, TERMS, standing
 
 COLUMNS = sorted(TERMS, key=lambda key: key not in (LOG_PX.key, ELBO.key))  # the bound and what it bounds first
 
@@ -30,7 +31,8 @@ def one_line(row: dict[str, Any], name: str) -> str:
     if row.get("log_px") is None:
         return f"{name} step {int(row['step'])}: not evaluated"
     terms = "  ".join(f"{term} {row[term]:.4f}" for term in COLUMNS)
-    return f"{name} step {int(row['step'])}: {terms}  residual {row['residual']:.0e}  error {row['error']:.0e}"
+    errors = f"residual {row['residual']:.0e}  {standing(row) or 'uncertain'} to {row['error']:.0e}"
+    return f"{name} step {int(row['step'])}: {terms}  {errors}"
 
 
 def opening_lines(run: Run) -> list[str]:
@@ -50,8 +52,8 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
     first = last = trainer.record()
     writer = None if out is None else _open(out, config.dataset, force)
     live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)
-    worst_residual = abs(first.terms.residual) if first.terms else 0.0
-    code, done, problem = GOOD, 0, ""
+    tally, code, done, problem = Tally(), GOOD, 0, ""
+    tally.add(first)
     try:
         if writer:
             writer.write(first)
@@ -60,9 +62,8 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
                 if writer:
                     writer.write(record)
                 done = record.step
-                if record.terms:
-                    last = record
-                    worst_residual = max(worst_residual, abs(record.terms.residual))
+                tally.add(record)
+                last = record if record.terms else last
                 live.show(record)
     except KeyboardInterrupt as stop:
         code, problem = exit_code(stop), f"{SAYS[exit_code(stop)]} after step {done}"
@@ -78,7 +79,7 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
     with last_words(code):
         if problem:
             print(f"tinyvae: {problem}", file=sys.stderr)
-        _summary(console, run, first, last, worst_residual)
+        _summary(console, run, first, last, tally)
         if writer:
             print(f"{writer.count} records in {printable(writer.path)}")
         changes = tuple(change for change in schedule if change[0] < trainer.step_count)
@@ -110,7 +111,7 @@ def _agreed(question: str) -> bool:
         return False
 
 
-def _summary(console: Console, run: Run, first: StepRecord, last: StepRecord, worst_residual: float) -> None:
+def _summary(console: Console, run: Run, first: StepRecord, last: StepRecord, tally: "Tally") -> None:
     trainer, name = run.trainer, run.data.name
     if first.terms is None or last.terms is None:
         return
@@ -128,11 +129,36 @@ def _summary(console: Console, run: Run, first: StepRecord, last: StepRecord, wo
     for reference in references(run.data, trainer.evaluation_x):
         table.add_row(f"log_px of {reference.name}", "", f"{reference.log_px:.4f}", "")
     console.print(table)
-    console.print(
-        f"the identity closed to {worst_residual:.0e} at every record; "
-        f"last certified error {last.terms.error:.0e}",
-        highlight=False,
-    )
+    console.print(tally.says(trainer.tolerance), highlight=False)
+
+
+@dataclass
+class Tally:
+    """What can be said of the errors of all records of a run."""
+
+    residual: float = 0.0  # the worst
+    certified: int = 0  # records of which every data point is,
+    checked: int = 0  # and those of which the others are checked
+    neither: int = 0
+    points: float = 0.0  # the largest share of data points in a record that were neither
+
+    def add(self, record: StepRecord) -> None:
+        if record.terms is None:
+            return
+        self.residual = max(self.residual, abs(record.terms.residual))
+        self.points = max(self.points, 1 - record.terms.checked)
+        word = standing(vars(record.terms)) or "neither"
+        setattr(self, word, getattr(self, word) + 1)
+
+    def says(self, tolerance: float) -> str:
+        words = [f"{self.certified} certified"] if self.certified else []
+        words += [f"{self.checked} checked"] if self.checked else []
+        if self.neither:
+            words += [f"{self.neither} neither (up to {100 * self.points:.0f} % of the points)"]
+        closes = (
+            "the identity closed to" if self.residual <= tolerance else "the identity does not close: it misses"
+        )
+        return f"{closes} {self.residual:.0e}; evaluated records: {', '.join(words)}"
 
 
 class _PlainLines:

@@ -4,7 +4,9 @@ The one table behind the identity, charts, legends, tables, help and notes. The 
 colour-blind-safe set (2008); on a light ground the same hues, darkened until they read on white.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ HELD_OUT = Quantity(
     "held out", *_YELLOW,
     "log p of fresh points from the truth, or of rows kept back from a file. Learning by heart leaves it behind.",
 )  # fmt: skip
+
+
+def standing(row: Mapping[str, Any]) -> str:
+    """The word for the terms of a record: "certified" (proven), "checked" (other nodes agree), or "" for neither."""
+    return "certified" if row["certified"] == 1 else "checked" if row["checked"] == 1 else ""
+
 
 TERMS = {term.key: term for term in (LOG_PX, RECONSTRUCTION, KL_PRIOR, KL_POSTERIOR, ELBO)}
 QUANTITIES = TERMS | {other.key: other for other in (RESIDUAL, TARGET_MOVED, Q_RECOVERED, HELD_OUT)}

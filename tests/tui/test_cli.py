@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from tinyvae import DATASETS, TERMS, Update
+from tinyvae.exact import MeanTerms
 from tinyvae.runs import Config, Schedule, share
 from tinyvae.settings import Settings
 from tinyvae.tui import cli, headless
@@ -511,3 +513,30 @@ def test_help_and_mistakes_load_neither_textual_nor_rich():
             [sys.executable, "-c", script.format(arguments)], capture_output=True, text=True, timeout=60
         )
         assert done.stdout.splitlines()[-1] == f"{code} []", done.stderr
+
+
+# ----- what is said of the errors -----
+
+
+def record_with(certified: float, checked: float, residual: float = 1e-13) -> Any:
+    names = MeanTerms.__annotations__
+    terms = MeanTerms(
+        **dict.fromkeys(names, 0.0) | {"certified": certified, "checked": checked, "residual": residual}
+    )
+    return replace(Config(n=4, hidden=(2,)).open().trainer.record(), terms=terms)
+
+
+def test_the_summary_counts_what_was_proven_what_was_checked_and_what_was_neither():
+    tally = headless.Tally()
+    for certified, checked in ((1.0, 1.0), (1.0, 1.0), (0.5, 1.0), (0.0, 0.75)):
+        tally.add(record_with(certified, checked))
+    tally.add(replace(record_with(1.0, 1.0), terms=None))  # not evaluated: not counted
+    said = tally.says(1e-9)
+    counts = "2 certified, 1 checked, 1 neither (up to 25 % of the points)"
+    assert said == f"the identity closed to 1e-13; evaluated records: {counts}"
+
+
+def test_an_identity_that_misses_is_not_said_to_close():
+    tally = headless.Tally()
+    tally.add(record_with(0.0, 0.0, residual=-1e3))
+    assert tally.says(1e-9).startswith("the identity does not close: it misses 1e+03;")

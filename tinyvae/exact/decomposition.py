@@ -11,7 +11,7 @@ log_px − (reconstruction − kl_prior + kl_posterior) is a measurement, not al
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,16 @@ import numpy as np
 from ..checks import Array, Ints
 from ..gaussian import Gaussian
 from ..ops import LOG_2PI
+from .halving import INTEGRALS, KEEP, Halving
 from .joint import FactoredJoint, Joint, log_densities
+from .linear import LinearEvidence
 from .quadrature import CLASSES, EPS, SHARED, Estimate, Tiles, certify, level_for
 from .scan import scan
 from .support import LOG_ZERO, Ellipsoids, drop_for, inverse_of, to_support
 from .tables import no_nan
-from .target import INTEGRALS, KEEP, Target
+from .target import Target
 from .terms import Decomposition
+from .under_q import UnderQ
 
 MOST_FINER = {1: 10, 2: 6}  # levels by which a q goes finer than its own width asks, to where the posterior is
 
@@ -86,6 +89,41 @@ class Expectations:
     """
 
     def __init__(self, q: Any, joint: Joint, n: int, tolerance: float):
+        self.q, self.joint, self.dim, self.n, self.tolerance = q, joint, joint.latent_dim, n, tolerance
+        self._on_line = UnderQ(q, tolerance / INTEGRALS) if isinstance(q, Gaussian) and self.dim == 1 else None
+
+    def against(self, target: Target) -> Decomposition:
+        """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
+        proven, q = target.proven, self.q
+        if not isinstance(q, Gaussian) or proven is None:
+            return self._halving.against(target)
+        kl_prior = q.kl_prior
+        kl_prior_error = 8 * EPS * (1 + np.abs(kl_prior) + np.abs(q.log_diag).sum(axis=1))
+        apart: Any = 0.0
+        if isinstance(proven, LinearEvidence):
+            reconstruction, kl_posterior, error, kl_error = proven.terms(q)
+        else:
+            assert self._on_line is not None
+            reconstruction, other, to_prior, error, kl_error = self._on_line.against(proven)
+            kl_posterior = to_prior - other + proven.log_norm
+            kl_error = kl_error + proven.error
+            apart = np.maximum(np.abs(reconstruction - other), np.abs(to_prior - kl_prior))
+        errors = target.error, error, kl_prior_error, kl_error
+        certified = target.certified & (np.maximum.reduce(errors) <= self.tolerance)
+        checked = certified | (target.checked & (apart <= self.tolerance))
+        if isinstance(proven, LinearEvidence):
+            checked = certified
+        return Decomposition(target.log_px, reconstruction, kl_prior, kl_posterior, *errors, checked, certified)
+
+    @cached_property
+    def _halving(self) -> "_UnderQ":
+        return _UnderQ(self.q, self.joint, self.n, self.tolerance)
+
+
+class _UnderQ:
+    """The same by lattices that are made finer until half of their nodes say the same: checked, not proven."""
+
+    def __init__(self, q: Any, joint: Joint, n: int, tolerance: float):
         self.q, self.dim, self.tolerance = q, joint.latent_dim, tolerance / INTEGRALS
         bounded, gaussian = bool(np.isfinite(joint.support[0])), isinstance(q, Gaussian)
         # Beside a prior N(0, I) a Gaussian q has a kl_prior in closed form.
@@ -106,8 +144,8 @@ class Expectations:
         self._tiles: dict[tuple[int, bytes], list[tuple[Ints, Tiles]]] = {}
         self._tables: dict[Tiles, _Table] = {}
 
-    def against(self, target: Target) -> Decomposition:
-        """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
+    def against(self, proven: Target) -> Decomposition:
+        target = proven.halving
         start = np.maximum(self.start, target.level)
         if isinstance(self.support, Ellipsoids):  # the decoder sets a limit as well, which the posterior knows
             start = np.minimum(start, self.start + MOST_FINER[self.dim])
@@ -120,10 +158,11 @@ class Expectations:
         error = np.where(self.support.resolved, got.error, np.inf)
         kl_prior = self.q.kl_prior if self._closed else got.value[2]
         kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[2]
+        errors = proven.error, error[0], kl_prior_error, error[1] + target.error
+        checked = proven.checked & (np.maximum.reduce(errors[1:]) <= INTEGRALS * self.tolerance)
         return Decomposition(
-            target.log_px, got.value[0], kl_prior, got.value[1],
-            target.error, error[0], kl_prior_error, np.maximum(error[1], target.error),
-        )  # fmt: skip
+            proven.log_px, got.value[0], kl_prior, got.value[1], *errors, checked, np.zeros_like(checked)
+        )
 
     # For `certify`, a support that keeps its tiles.
 
@@ -135,7 +174,7 @@ class Expectations:
         self._tiles[key] = self._last.get(key) or list(self.support.tiles(points, level))
         return self._tiles[key]
 
-    def _integrate(self, target: Target, points: Ints, tiles: Tiles) -> Estimate:
+    def _integrate(self, target: Halving, points: Ints, tiles: Tiles) -> Estimate:
         """reconstruction on the nodes A, kl_posterior on the nodes B in between, and kl_prior on A."""
         table = self._tables.get(tiles)
         if table is None:
@@ -153,7 +192,7 @@ class Expectations:
         value = np.where(np.isnan(value), integrals[:, 0], value)
         return Estimate(value, np.maximum(gap, table.missing), (8 * EPS + table.uncertain) * (1 + size))
 
-    def _table(self, target: Target, points: Ints, tiles: Tiles) -> _Table:
+    def _table(self, target: Halving, points: Ints, tiles: Tiles) -> _Table:
         uncertain = np.zeros(len(points))
         if self._closed:
             # log q and log p(z) are polynomials on a tile: their expectations are sums of weighted powers.

@@ -15,6 +15,7 @@ import numpy as np
 from .. import networks, ops
 from ..checks import Array, Ints, expect_shape
 from ..model import VAE
+from .bounds import BernoulliLikelihood, GaussianLikelihood
 
 RisesOf = Callable[[Array, Array], tuple[Array, Array, Array]]
 MANY = 32  # outputs from which on a sharper bound is worth its cost on a line, where nodes are cheap
@@ -157,6 +158,34 @@ class VAEJoint:
     @cached_property
     def _inverse_std(self) -> Array:
         return np.exp(-self._log_std)
+
+    @cached_property
+    def likelihood(self) -> GaussianLikelihood | BernoulliLikelihood:
+        """log p(x|z) as products, of `centred` x and the outputs of the `centred_layers`."""
+        if self.model.likelihood == "bernoulli":
+            return BernoulliLikelihood()
+        D = self.model.data_dim
+        return GaussianLikelihood(self._inverse_std * np.ones(D), np.zeros(D))
+
+    @property
+    def layers(self) -> list[tuple[Array, Array, Array]]:
+        """The decoder's layers as W, |W| (in, out) and b (out,)."""
+        return self._layers
+
+    @property
+    def inverse_std(self) -> Array:
+        """1/σ of a Gaussian likelihood, (D,)."""
+        return self._inverse_std * np.ones(self.model.data_dim)
+
+    @cached_property
+    def centred_layers(self) -> list[tuple[Array, Array, Array]]:
+        """The decoder without the last bias of a Gaussian's mean, which `centred` takes from the data: less cancels."""
+        *first, (W, size, b) = self._layers
+        return [*first, (W, size, b if self.model.likelihood == "bernoulli" else 0 * b)]
+
+    def centred(self, x: Array) -> Array:
+        """x (N, D) less that bias."""
+        return x if self.model.likelihood == "bernoulli" else x - self._layers[-1][2]
 
     def log_prior(self, z: Array) -> Array:
         """log N(z; 0, I); z (M, L) -> (M,)."""

@@ -5,45 +5,33 @@
 φ has no say in here: a φ-step leaves the Target as it is, to the last bit.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..checks import Array, Ints, data_points
-from .joint import joint_of
-from .quadrature import EPS, Estimate, Tiles, certify, keep_freed_memory
-from .scan import scan
-from .tables import Tables
+from ..checks import Array, Bools, data_points
+from .halving import INTEGRALS, Halving
+from .joint import VAEJoint, joint_of
+from .line import Evidence
+from .linear import LinearEvidence
+from .quadrature import keep_freed_memory
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
-KEEP = 2**24  # numbers in tables of the posteriors that are kept; others are computed again when needed
-INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The posteriors of some data points on their tiles."""
-
-    points: Ints  # (n,)
-    tiles: Tiles
-    density: Array | None  # (P, T), not normalised; None if there was no room to keep it
-    mass: Array  # its sum, (n,)
 
 
 class Target:
-    """log p_θ(x) and p_θ(z|x) of the data points x (N, D) at one θ, with their errors.
+    """log p_θ(x) and p_θ(z|x) for the data points x (N, D) at one θ, and what is known of their errors.
 
-    Args:
-        model: a VAE, or a Joint such as Callables (theta is then ignored).
-        theta: (P_θ,), copied.
-        tolerance: nats; None for 1e-9 (z ∈ R¹) and 1e-6 (z ∈ R²).
+    Attributes:
+        log_px: nats, (N,).
+        error: of log_px, (N,), nats: `tolerance` or less, unless the budget was spent; inf where nothing is known.
+        certified: whether a proven bound says so, (N,) bool: nothing hides between the nodes or beyond them, up to
+            rounding, of which the error has an estimate. For a VAE with z ∈ R¹, and for a linear Gaussian one.
+        checked: whether lattices of different nodes agree to the tolerance, and the search saw no mass elsewhere;
+            or certified, (N,) bool.
 
-    log_px (N,) is the sum over all nodes of the lattice; log_norm (N,), the normaliser that the posterior
-    uses, only over every second node, so that whatever is computed from the posterior checks log_px.
-    error (N,) bounds both, in nats: `tolerance` or less, unless the budget was spent. Raises ValueError where
-    shapes do not fit, numbers are not finite, or a function does not give log densities.
+    Raises ValueError for x that is no data, and for a tolerance out of reach.
     """
 
     def __init__(self, model: Any, theta: Any, x: Any, tolerance: float | None = None):
@@ -51,76 +39,24 @@ class Target:
         self.joint = joint_of(model, theta)
         self.x = data_points(x)
         self.tolerance = check_tolerance(tolerance, self.joint.latent_dim)
-        self.tables = Tables(self.joint, self.x)
-        dim, n = self.joint.latent_dim, len(self.x)
-        each = self.tolerance / INTEGRALS
-        beyond = self.tables.beyond if self.tables.factored else None
-        support = scan(self.tables.survey, n, dim, each, self.tables.bounded, beyond, per_node=self.x.shape[1])
-        self._peak, self._parts, self._room = support.peak, list[_Part](), KEEP
-        result = certify(support, support.start, dim, each, self._integrate)
-        self.level = result.level
-        self.log_px, self.log_norm = result.value
-        resolved = support.resolved & (result.level >= support.least)
-        with np.errstate(over="ignore", invalid="ignore"):
-            error = result.error.max(axis=0) + np.exp(support.left_out - self.log_px)
-        self.error = np.where(resolved & ~np.isnan(error), error, np.inf)
+        self.proven = proven_evidence(self.joint, self.x, self.tolerance / INTEGRALS)
+        by = self.halving if self.proven is None else self.proven
+        self.log_px, self.error = by.log_px, by.error
+        self.certified: Bools = (self.error <= self.tolerance) & (self.proven is not None)
+        self.checked: Bools = self.certified | (by.checked_error <= self.tolerance)
+
+    @cached_property
+    def halving(self) -> Halving:
+        """The same without a proof: for what has no bounds, and for a q that is no Gaussian."""
+        return Halving(self.joint, self.x, self.tolerance)
 
     def __len__(self) -> int:
         return len(self.x)
 
-    @property
-    def certified(self) -> Any:
-        """Whether each data point reached the tolerance, (N,) bool."""
-        return self.error <= self.tolerance
-
-    # ----- the integral -----
-
-    def _density(self, points: Ints, tiles: Tiles) -> tuple[Array, Array, Array]:
-        """f = p(x, z) |dz/dt| e^(−shift) at the nodes of each pair, (P, T), its sums (H, n), the shift (n,)."""
-        shift = self._peak[points]
-        with np.errstate(over="ignore", invalid="ignore"):
-            f = self.tables.log_joint(points, tiles, shift)
-            sums = tiles.sums(np.exp(f, out=f))
-            if not (np.isfinite(sums).all() and sums[0].all()):  # far from the peak that was seen
-                shift = shift + tiles.max(self.tables.log_joint(points, tiles, shift))
-                f = self.tables.log_joint(points, tiles, shift)
-                sums = tiles.sums(np.exp(f, out=f))
-        return f, sums, shift
-
-    def _integrate(self, points: Ints, tiles: Tiles) -> Estimate:
-        f, sums, peak = self._density(points, tiles)
-        self._room -= f.size
-        self._parts.append(_Part(points, tiles, f if self._room > 0 else None, sums[0]))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            halves = np.log(2 * sums[1:] / sums[0])
-            log_px = np.log(sums[0]) + peak + tiles.dim * np.log(tiles.h)
-            gap, rounding = np.abs(halves).max(axis=0), 8 * EPS * (1 + np.abs(peak))
-            if self.tables.bounded:
-                uncertain = tiles.sums(f * self.tables.uncertainty(tiles)[tiles.tile])[0] / sums[0]
-                rounding += np.where(uncertain < 1e-6, uncertain, np.inf)
-        return Estimate(np.array([log_px, log_px + halves[-1]]), gap[None], rounding)
-
-    # ----- the posterior -----
-
-    # A data point that was refined occurs in more than one part: the last is the finest, and overwrites.
-
-    def _density_of(self, part: _Part) -> Array:
-        return self._density(part.points, part.tiles)[0] if part.density is None else part.density
-
     @cached_property
-    def _moments(self) -> tuple[Array, Array]:
-        L = self.joint.latent_dim
-        mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
-        for part in self._parts:
-            z = self.tables.z(part.tiles)[part.tiles.tile]  # (P, T, L)
-            f = self._density_of(part)
-            f = f / part.mass[part.tiles.rows, None]
-            m = np.stack([part.tiles.sums(f * z[..., i])[0] for i in range(L)], axis=1)
-            r = z - m[part.tiles.rows, None]
-            mean[part.points] = m
-            for i, j in np.ndindex(L, L):
-                cov[part.points, i, j] = part.tiles.sums(f * r[..., i] * r[..., j])[0]
-        return mean, cov
+    def _moments(self) -> tuple[Array, Array, Array, Array]:
+        by = self.halving if self.proven is None else self.proven
+        return by.moments
 
     @property
     def posterior_mean(self) -> Array:
@@ -132,29 +68,49 @@ class Target:
         """Cov[z | x_n] under p_θ(z|x), (N, L, L)."""
         return self._moments[1]
 
+    @property
+    def posterior_mean_error(self) -> Array:
+        """The error of each posterior mean, (N, L): proven as that of log_px is, or from halves of the nodes."""
+        return self._moments[2]
+
+    @property
+    def posterior_cov_error(self) -> Array:
+        """The error of each posterior covariance, (N, L, L)."""
+        return self._moments[3]
+
     def log_posterior(self, z: Any, points: Any = slice(None)) -> Array:
         """log p_θ(z|x_n) for all data points (or those chosen) at z (M, L) -> (n, M), nats."""
         z = np.asarray(z, dtype=float).reshape(-1, self.joint.latent_dim)
-        return self.tables.at(z, points) - self.log_px[points][:, None]
+        log_p = self.joint.log_likelihood(
+            self.x[points][:, None], self.joint.outputs(z)
+        ) + self.joint.log_prior(z)
+        return log_p - self.log_px[points][:, None]
 
     def posterior_density(self, z: Any, points: Any = slice(None)) -> Array:
         """p_θ(z|x_n) for all data points (or those chosen) at z (M, L) -> (n, M)."""
         return np.exp(self.log_posterior(z, points))
 
     def divergence_to(self, other: "Target") -> Array:
-        """KL(p_θ(z|x) ‖ p_θ'(z|x)) with `other` the Target of θ' for the same x, (N,), nats.
+        """KL(p_θ(z|x) ‖ p_θ'(z|x)) with `other` the Target of θ' for the same x, (N,), nats: how far it moves."""
+        return self.divergence_and_error(other)[0]
 
-        Computed on this Target's nodes: how far the target moves when θ becomes θ'.
-        """
-        moved = np.empty(len(self))
-        for part in self._parts:
-            f = self._density_of(part)
-            here, there = (
-                each.tables.sums_of_log_likelihood(f, part.points, part.tiles, halves=False)[0]
-                for each in (self, other)
-            )
-            moved[part.points] = (here - there) / part.mass
-        return moved - (self.log_px - other.log_px)
+    def divergence_and_error(self, other: "Target") -> tuple[Array, Array]:
+        """The same, and its error: proven where both targets are, or from halves of the nodes. (N,) each."""
+        if self.proven is not None and type(self.proven) is type(other.proven):
+            value, error = self.proven.divergence_to(other.proven)  # type: ignore[arg-type]
+        else:
+            value, error = self.halving.divergence_to(other.halving)
+        return value, error
+
+
+def proven_evidence(joint: Any, x: Array, tolerance: float) -> Evidence | LinearEvidence | None:
+    """log p_θ(x) and the posteriors with proven errors, where there is a way to them."""
+    if not isinstance(joint, VAEJoint):
+        return None
+    if not joint.layers[1:] and joint.model.likelihood == "gaussian":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return LinearEvidence(joint, x)
+    return Evidence(joint, x, tolerance) if joint.latent_dim == 1 else None
 
 
 def check_tolerance(tolerance: float | None, dim: int) -> float:

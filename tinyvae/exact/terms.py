@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import Array
+from ..checks import Array, Bools
 
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
 
@@ -26,6 +26,8 @@ class Decomposition:
     reconstruction_error: Array
     kl_prior_error: Array
     kl_posterior_error: Array
+    checked: Bools | bool = False  # other nodes say the same, to the tolerance; or certified, (N,)
+    certified: Bools | bool = False  # a proven bound says that every term is right to the tolerance, (N,)
 
     @property
     def elbo(self) -> Array:
@@ -49,7 +51,8 @@ class Decomposition:
         errors = np.array([getattr(self, f"{name}_error") for name in TERMS[:-1]]).max(axis=1).tolist()
         residual = self.residual
         worst = float(residual[np.abs(residual).argmax()])
-        values = zip(MeanTerms.__annotations__, (*terms, worst, max(errors), *errors))
+        shares = float(np.mean(self.checked)), float(np.mean(self.certified))
+        values = zip(MeanTerms.__annotations__, (*terms, worst, max(errors), *errors, *shares))
         return MeanTerms(**dict(values))
 
 
@@ -68,3 +71,5 @@ class MeanTerms:
     reconstruction_error: float
     kl_prior_error: float
     kl_posterior_error: float
+    checked: float = 0.0  # the share of the data points that are, from 0 to 1
+    certified: float = 0.0

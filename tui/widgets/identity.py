@@ -11,7 +11,7 @@ from textual.widget import Widget
 from ..notes import Invariant
 from ..palette import colors
 from ..session import Session
-from ..terms import TERMS
+from ..terms import TERMS, standing
 from ..view import Units, View
 
 SIGNS = {
@@ -134,16 +134,18 @@ class Identity(Widget):
         return lines
 
     def _certificate(self, row: dict[str, Any], tolerance: float) -> Text:
-        """How well the identity closes, and to what error every term is certified."""
+        """How well the identity closes; whether every term is certified, checked or neither, and its error."""
         palette, text = colors(self), Text()
-        closes, certified = abs(row["residual"]) <= tolerance, row["error"] <= tolerance
+        closes = abs(row["residual"]) <= tolerance
         text.append("✓ " if closes else "✗ ", style=palette["good" if closes else "bad"])
         text.append(f"the identity closes to {size(abs(row['residual']))}", style=palette["text"])
-        text.append("   ✓ " if certified else "   ✗ ", style=palette["good" if certified else "bad"])
-        if certified:
-            text.append(f"every term certified ±{size(row['error'])}", style=palette["text"])
+        word = standing(row)
+        text.append("   ✓ " if word else "   ✗ ", style=palette["good" if word else "bad"])
+        if word:
+            text.append(f"every term {word} ±{size(row['error'])}", style=palette["text"])
         else:
-            text.append(f"worst error ±{size(row['error'])}: tolerance missed", style=palette["bad"])
+            share = f"{100 * (1 - row['checked']):.0f} % of the points neither certified nor checked"
+            text.append(f"{share}, worst error ±{size(row['error'])}", style=palette["bad"])
         moved = row["target_moved"]
         if not math.isnan(moved):
             text.append(f"   the target moved {size(moved)} nats in this step", style=palette["faint"])

@@ -657,7 +657,8 @@ def test_a_data_point_that_no_z_can_have_made_is_not_certified_and_warns_of_noth
     with np.errstate(all="raise", under="ignore"):
         target = tv.Target(tv.Callables(only_positive, oracles.log_prior), None, np.array([[1.0], [-1.0]]))
     assert np.isfinite(target.log_px[0]) and not np.isnan(target.log_px[1])
-    assert target.certified.tolist() == [True, False] and target.error[1] == np.inf
+    assert target.checked.tolist() == [True, False] and target.error[1] == np.inf
+    assert not target.certified.any()  # plain functions give no bounds
 
 
 def test_a_column_of_log_densities_will_do_and_nobody_elses_array_is_written_to():
@@ -688,7 +689,7 @@ def test_log_px_is_right_within_its_error_where_the_prior_is_infinite_at_both_en
     exact = betaln(heads + end, 7 - heads + end) - betaln(end, end)
     assert np.all(np.abs(target.log_px - exact) <= target.error)
     # Mass may lie at 0, where numbers are dense. At 1 they are 1e-16 apart, too far for seven heads.
-    assert target.certified[1:7].all() and target.certified[0] == (end > 0.05) and not target.certified[7]
+    assert target.checked[1:7].all() and target.checked[0] == (end > 0.05) and not target.checked[7]
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2.0, 0.5), (0.5, 2.0), (0.3, 0.3), (1.0, 1.0)])
@@ -710,7 +711,7 @@ def test_a_q_that_is_infinite_at_an_end_of_its_interval_is_right_within_its_erro
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_sums_of_log_likelihood_are_those_of_its_table(latent_dim, likelihood):
     model, theta, _, x = random_setting(latent_dim, 3, n=5, likelihood=likelihood)
-    target = tv.Target(model, theta, x)
+    target = tv.Target(model, theta, x).halving
     part = target._parts[-1]
     weight = np.random.default_rng(0).random((len(part.tiles.tile), part.tiles.nodes_each))
     at = part.points, part.tiles
@@ -723,12 +724,16 @@ def test_sums_of_log_likelihood_are_those_of_its_table(latent_dim, likelihood):
 def test_forgetting_decoded_tiles_changes_no_number(latent_dim, room, monkeypatch):
     """How many decoded tiles are kept is a matter of memory: none at all, or a few."""
     model, theta, phi, x = random_setting(latent_dim, 3, n=5)
-    kept = tv.decompose(model, theta, phi, x)
-    plenty, tiles = (target := tv.Target(model, theta, x)).tables, target._parts[-1].tiles
+
+    def halved():
+        q, target = model.encode(phi, x), tv.Target(model, theta, x)
+        return target.halving, Expectations(q, target.joint, 5, target.tolerance)._halving.against(target)
+
+    _, kept = halved()
+    plenty, tiles = (target := tv.Target(model, theta, x).halving).tables, target._parts[-1].tiles
     monkeypatch.setattr("tinyvae.exact.tables.KNOWN", room)
     monkeypatch.setattr("tinyvae.exact.tables.CACHE", 4_000)  # a few tiles at once
-    target = tv.Target(model, theta, x)
-    forgotten = tv.decompose(model, theta, phi, x, target)
+    target, forgotten = halved()
     for term in tv.TERMS:
         assert np.allclose(getattr(kept, term), getattr(forgotten, term), rtol=0, atol=1e-12)
     held = [right.size for known in target.tables._known.values() for _, right in known.values()]
@@ -744,8 +749,9 @@ def test_a_q_on_a_plane_takes_lattices_that_its_target_may_have_decoded(seed):
     """There is one every half octave: a q a quarter of an octave off would decode all of its nodes anew."""
     model, theta, phi, x = random_setting(2, seed, n=7, scale=1.5)
     target = tv.Target(model, theta, x)
-    under_q = Expectations(model.encode(phi, x), target.joint, len(x), target.tolerance)
+    under_q = Expectations(model.encode(phi, x), target.joint, len(x), target.tolerance)._halving
     under_q.against(target)
+    target = target.halving
     levels = {tiles.level for parts in under_q._tiles.values() for _, tiles in parts}
     assert {level % SHARED for level in levels} == {level % SHARED for level in target.level.tolist()}
 

@@ -31,7 +31,10 @@ def test_where_a_wider_look_would_be_too_large_a_far_mode_is_not_certified_away(
     theta = np.zeros(model.theta_size)
     (W, b), (V, _) = model.unpack_theta(theta).layers
     W[0], b[:3], V[:3, 0] = 1.0, [-22, 0.5, -0.5], [1, 0.2, -0.2]  # the mode is at 22
-    assert tv.Target(model, theta, np.array([[1.0]])).error[0] == np.inf
+    target = tv.Target(model, theta, x := np.array([[1.0]]))
+    assert target.halving.error[0] == np.inf
+    log_px, _ = oracles.log_integral(oracles.joint(model, theta, x[0]), 1, depth=2000)
+    assert target.certified[0] and abs(target.log_px[0] - log_px) < 1e-9
 
 
 @pytest.mark.parametrize(("seed", "n"), [(21, 0), (23, 0), (91, 1)])
