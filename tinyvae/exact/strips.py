@@ -28,7 +28,7 @@ STEPS = (
 
 def rung(size: float) -> float:
     """About 2^(k/8), at most `size` or hardly more: one of the spacings and heights in use."""
-    k = int(np.floor(PER_OCTAVE * np.log2(size) + 0.03))
+    k = int(np.floor(PER_OCTAVE * np.log2(min(max(size, 1e-200), 1e200)) + 0.03))
     return float(np.ldexp(STEPS[k % PER_OCTAVE], k // PER_OCTAVE))
 
 
@@ -171,7 +171,8 @@ class Decoder:
             part = self._bounds(a, middle + 2 * r * k / n, r / n, typical)
             slack = part.bounds.slack + part.precision * part.r**2 / 6
             allowed = 2 * ENOUGH if parts else ENOUGH  # a second look is the last, if it can be
-            pieces = 2 ** np.clip(np.ceil(0.5 * np.log2(slack / allowed)), 0, 3).astype(int)  # slack ∝ r²
+            finer = np.ceil(0.5 * np.log2(np.nan_to_num(slack, nan=np.inf) / allowed))  # slack ∝ r²
+            pieces = 2 ** np.clip(finer, 0, 3).astype(int)
             whole = pieces == 1
             if whole.all() or sum(len(part.middle) for part in parts) + pieces.sum() > many:
                 return joined([*parts, part])
