@@ -98,7 +98,7 @@ class Halving:
 
     @cached_property
     def moments(self) -> tuple[Array, Array, Array, Array]:
-        """Mean (N, L) and covariance (N, L, L) of the posteriors, and how far they are from those of half the nodes."""
+        """Mean (N, L) and covariance (N, L, L) of the posteriors, and how far half of the nodes are from them."""
         L = self.joint.latent_dim
         mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
         mean_error, cov_error = np.empty_like(mean), np.empty_like(cov)

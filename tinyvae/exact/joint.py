@@ -179,7 +179,7 @@ class VAEJoint:
 
     @cached_property
     def centred_layers(self) -> list[tuple[Array, Array, Array]]:
-        """The decoder without the last bias of a Gaussian's mean, which `centred` takes from the data: less cancels."""
+        """The decoder without the last bias of a Gaussian's mean, which `centred` takes from the data."""
         *first, (W, size, b) = self._layers
         return [*first, (W, size, b if self.model.likelihood == "bernoulli" else 0 * b)]
 

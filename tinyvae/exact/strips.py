@@ -1,7 +1,7 @@
 """Strips of the complex plane over which a decoder is free of poles, and cells that bound the integrands there.
 
-For z ∈ R¹: what `line.py` and `under_q.py` need to know of a decoder, each computed once. C cells, M nodes, D outputs, K
-columns of a product (see `bounds`).
+For z ∈ R¹: what `line.py` and `under_q.py` need to know of a decoder, each computed once. C cells, M nodes, D
+outputs, K columns of a product (see `bounds`).
 """
 
 from typing import Any, NamedTuple
@@ -49,7 +49,8 @@ class Cells(NamedTuple):
 
     @classmethod
     def of_arrays(cls, arrays: list[Array], a: float, typical: float) -> "Cells":
-        return cls(arrays[0], arrays[1], a, Bounds(*arrays[2:6]), *arrays[6:], typical)
+        log_f, precision, pole = arrays[6:]
+        return cls(arrays[0], arrays[1], a, Bounds(*arrays[2:6]), log_f, precision, pole, typical)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -166,7 +167,7 @@ class Decoder:
         parts: list[Cells] = []
         while True:
             first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-            middle, r, n = (np.repeat(part, pieces) for part in (middle, r, pieces))
+            middle, r, n = np.repeat(middle, pieces), np.repeat(r, pieces), np.repeat(pieces, pieces)
             k = np.arange(len(n)) - first - 0.5 * (n - 1)
             part = self._bounds(a, middle + 2 * r * k / n, r / n, typical)
             slack = part.bounds.slack + part.precision * part.r**2 / 6
@@ -280,7 +281,7 @@ def total(bounds: Array) -> Array:
 
 
 def missed(a: float, h: float, bound: Array) -> Array:
-    """By how much a sum of spacing h misses the integral of a function whose |·| has the integral `bound` at height a."""
+    """By how much a sum of spacing h misses the integral of f, where that of |f| at height a is at most `bound`."""
     return 2 * bound / np.expm1(min(2 * np.pi * a / h, 700.0))
 
 

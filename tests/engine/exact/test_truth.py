@@ -12,7 +12,7 @@ import tinyvae as tv
 from tinyvae.gaussian import Gaussian
 
 sys.path.append(str(Path(__file__).parents[2] / "campaigns"))
-import truth  # noqa: E402
+import truth
 
 
 def gaussian(mean, std):
