@@ -80,9 +80,13 @@ def sigmoid(a):
     return 0.5 * (1 + np.tanh(0.5 * a))
 
 
+@primitive
 def softplus(a):
     """log(1 + exp(a)) without overflow, elementwise."""
     return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
+
+
+defvjp(softplus, lambda ans, a: lambda g: g * sigmoid(a))  # smooth at 0, where max and abs are not
 
 
 @primitive

@@ -164,3 +164,70 @@ def test_every_point_of_a_run_on_a_line_is_certified(dataset):
     for record in trainer.steps(200):
         if record.terms:
             assert record.terms.certified == 1.0
+
+
+# ----- models that give no bounds: never certified, and checked only where nothing speaks against it -----
+
+
+def normal(z, mean, std):
+    return -0.5 * ((z - mean) / std) ** 2 - np.log(std) - 0.5 * truth.LOG_2PI
+
+
+@pytest.mark.parametrize(("mean", "std", "L"), [(20.0, 1.0, 1), (3.03, 1e-3, 1), (15.0, 1.0, 2)])
+def test_a_prior_of_which_half_was_not_seen_is_not_checked(mean, std, L):
+    def prior(z):
+        return np.logaddexp(normal(z, 0, 1).sum(axis=1), normal(z, mean, std).sum(axis=1)) - np.log(2)
+
+    target = tv.Target(tv.Callables(lambda x, z: 0 * z[:, 0], prior, L), None, np.array([[0.3]]))
+    right = abs(target.log_px[0]) <= target.error[0]
+    assert (
+        right and not target.certified.any() and (target.error[0] <= target.tolerance or not target.checked[0])
+    )
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-3])
+def test_a_prior_with_a_hard_edge_is_right_within_its_error(tolerance):
+    """A half-normal prior and a unit Gaussian likelihood: log p(0.3) in closed form."""
+
+    def half_normal(z):
+        return np.where(z[:, 0] > 0, np.log(2) + normal(z[:, 0], 0, 1), -np.inf)
+
+    joint = tv.Callables(lambda x, z: normal(x[:, 0], z[:, 0], 1), half_normal)
+    target = tv.Target(joint, None, np.array([[0.3]]), tolerance)
+    inside = 0.5 * math.erfc(-0.15 / math.sqrt(2 * 0.5))
+    expected = math.log(2) + normal(0.3, 0, math.sqrt(2)) + math.log(inside)
+    assert abs(target.log_px[0] - expected) <= target.error[0]
+
+
+def test_a_prior_that_is_not_normalised_is_not_checked():
+    joint = tv.Callables(lambda x, z: normal(x[:, 0], z[:, 0], 1), lambda z: normal(z[:, 0], 0, 1) + 1)
+    assert not tv.Target(joint, None, np.array([[0.3]])).checked.any()
+
+
+@pytest.mark.parametrize("s", [0.5, 0.05, 0.01])
+def test_functions_that_compute_in_float32_have_its_rounding_in_the_error(s):
+    def single(z, mean, std):
+        f = np.float32
+        return -f(0.5) * ((z.astype(f) - f(mean)) / f(std)) ** 2 - f(np.log(std) + 0.5 * truth.LOG_2PI)
+
+    def likelihood(x, z):
+        return single(x[:, 0] - z[:, 0], 0.0, s)
+
+    target = tv.Target(tv.Callables(likelihood, lambda z: single(z[:, 0], 0.0, 1.0)), None, np.array([[0.3]]))
+    expected = normal(0.3, 0.0, math.sqrt(1 + s * s))
+    assert abs(target.log_px[0] - expected) <= target.error[0] < 1e-4
+
+
+def test_a_moment_that_halves_of_the_nodes_do_not_agree_on_says_so():
+    """log p(x) is right by symmetry on any lattice here; the mean is not, and its error must tell."""
+    model = tv.VAE(1, 2, hidden=(), likelihood="bernoulli")
+    theta, _ = model.init(0)
+    w = model.unpack_theta(theta).layers[0][0]
+    w[:] = [[10.2863753], [0.72194642]]
+    k = np.linalg.norm(w)
+    z = np.linspace(-12, 12, 400_001)
+    weight = np.exp(-0.5 * z * z)
+    along = 2 * (weight / weight.sum() / (1 + np.exp(-k * z)) * z).sum()
+    target = tv.Target(model, theta, np.array([[1.0]]))
+    assert abs(w[:, 0] / k @ target.posterior_mean[0] - along) <= target.posterior_mean_error[0].sum()
+    assert not target.certified.any()
