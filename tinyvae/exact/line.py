@@ -214,7 +214,8 @@ class Evidence:
         n, log_p, std = len(found.rows), found.log_p, float(found.std.min())
         each, lo, hi = self.tolerance * (1 - 4 * SHARE), float(found.lo.min()), float(found.hi.max())
         strip = self.decoder.strip(found.cells, lo, hi, std, height_for(std, np.log(2 / each) + 2))
-        bounds, h = np.zeros((n, 0)), std / 4
+        bounds: Array = np.zeros((n, 0))
+        h = std / 4
         for _ in range(8):
             if strip is None:
                 break
@@ -360,9 +361,11 @@ class Evidence:
         size, at_sides, far = (np.abs(ratio)[:, None] for _ in range(3))
         for one in (self, other):
             left = one.left[group.rows]
-            size = size + left @ one.decoder.sizes(strip.cells)
-            d, _, _ = one.decoder.sides(a, [(end, end) for end in group.side_ends])
-            at_sides = at_sides + left @ one.decoder.likelihood.size(d)
+            size = size + left @ (strip.cells.bounds.size if one is self else one.decoder.sizes(strip.cells))
+            (l, r), half = group.ends, 0.5 * group.h
+            box = strip if one is self else strip._replace(top=a)
+            ends = [one.decoder.highest(box, x, half, left) for x in (l - half, r)]
+            at_sides = at_sides + np.maximum(*ends)[:, None]
             constant, square = one.growth
             far = far + (constant + square * (group.reach + 1) ** 2)[group.rows, None]
         whole = group.mass - group.missed()

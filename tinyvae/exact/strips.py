@@ -118,6 +118,7 @@ class Decoder:
         self._cells: dict[Any, Cells] = {}
         self._free: dict[Any, bool] = {}
         self._tiles: dict[Any, tuple[Array, Array]] = {}
+        self._sizes: dict[Any, Array] = {}
 
     def outputs(self, z: Array) -> Array:
         """(M,) -> (M, D); without the bias that was taken from the data as well."""
@@ -182,8 +183,11 @@ class Decoder:
 
     def sizes(self, cells: Cells) -> Array:
         """The bounds on |log p(x|z)| on cells that another decoder has chosen."""
-        im, rho = np.full((len(cells.middle), 1), cells.a), cells.r[None]
-        return self.likelihood.size(discs(self.layers, cells.middle[:, None], im, rho))
+        key = cells.a, cells.middle.tobytes()
+        if key not in self._sizes:
+            z, rho = cells.middle[:, None], cells.r[None]
+            self._sizes[key] = self.likelihood.size(discs(self.layers, z, np.full_like(z, cells.a), rho))
+        return self._sizes[key]
 
     def _bounds(self, a: float, middle: Array, r: Array, typical: float) -> Cells:
         z = middle[:, None]
