@@ -44,9 +44,7 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
 
 
 def data_points(x: Any) -> Array:
-    """x as float64 data points (N, D), all finite, N >= 1, none masked."""
-    if np.ma.is_masked(x):
-        raise ValueError(f"x: expected numbers, got {int(np.ma.count_masked(x))} that are masked")
+    """x as float64 data points (N, D), all finite, N >= 1."""
     x = np.asarray(x, dtype=float)
     if x.ndim != 2 or len(x) == 0:
         raise ValueError(f"x: expected data points of shape (N, D) with N >= 1, got {x.shape}")
