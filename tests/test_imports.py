@@ -20,7 +20,8 @@ PLOTS = sorted((ROOT / "tui" / "plots").rglob("*.py"))
 # What the program takes from the library, besides the public names of `tinyvae` itself.
 PUBLIC = {
     "tinyvae.evaluation", "tinyvae.exact.gap", "tinyvae.exact.landscape", "tinyvae.lessons", "tinyvae.lessons.coin",
-    "tinyvae.model", "tinyvae.records", "tinyvae.runs", "tinyvae.settings", "tinyvae.training",
+    "tinyvae.model", "tinyvae.presets", "tinyvae.records", "tinyvae.references", "tinyvae.runs", "tinyvae.settings",
+    "tinyvae.training",
 }  # fmt: skip
 SOURCES = {  # that the key c shows, beside the door
     "tinyvae.exact.plain", "tinyvae.fused", "tinyvae.gaussian", "tinyvae.ops",

@@ -38,15 +38,28 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def not_negative(name: str, value: Any) -> float:
+    ok = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < np.inf
+    expect(ok, name, "a number >= 0", value)
+    return float(value)
+
+
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     expect(value in known, name, " or ".join(map(repr, known)), value)
     return str(value)
 
 
 def data_points(x: Any) -> Array:
-    """x as float64 data points (N, D), all finite, N >= 1."""
-    x = np.asarray(x, dtype=float)
-    if x.ndim != 2 or len(x) == 0:
+    """A copy of x as float64 data points (N, D), all finite, N >= 1 and D >= 1."""
+    if np.ma.is_masked(x):
+        raise ValueError(
+            "x: expected numbers everywhere, got masked cells (fill them in or leave the rows out)"
+        )
+    x = np.asarray(x)
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"x: expected real numbers, got dtype {x.dtype}")
+    x = np.array(x, dtype=float)  # a copy: the caller's array may change, this one does not
+    if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"x: expected data points of shape (N, D) with N >= 1, got {x.shape}")
     if not np.isfinite(x).all():
         raise ValueError(f"x: expected finite numbers, got {int((~np.isfinite(x)).sum())} that are not")

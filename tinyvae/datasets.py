@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import Array, one_of, whole
+from .checks import Array, expect, one_of, positive, whole
 from .datafiles import READERS, DataError, check_data, wrong
+from .presets import RECOMMENDED, Recommended, for_file
 
 # ---------------------------------------- what a data set is ----------------------------------------
 
@@ -79,6 +80,8 @@ class Dataset:
     truth: Generator | None  # None for a person's own file
     latent_dim: int  # recommended; the true one where there is a truth
     description: str  # one plain sentence
+    recommended: Recommended  # settings with which it is learned
+    held_out: Array | None  # points that are not trained on, (M, D): fresh ones from the truth, or of a file
 
 
 # ---------------------------------------- the synthetic sets ----------------------------------------
@@ -126,63 +129,62 @@ def _linear_mean(z: Array) -> Array:
     return mean
 
 
-def _draw(name: str, truth: Generator, n: int | None, seed: int, description: str) -> Dataset:
-    x, _ = truth.sample(256 if n is None else n, np.random.default_rng(seed))
-    likelihood = "bernoulli" if truth.noise_std is None else "gaussian"
-    return Dataset(x, name, likelihood, truth, truth.latent_dim, description)
-
-
-def _arc(n: int | None, seed: int) -> Dataset:
-    text = "Points along a horseshoe in the plane: one latent number says where on it."
-    return _draw("arc", Generator(1, _arc_mean, np.full(2, 0.1)), n, seed, text)
-
-
-def _crossing(n: int | None, seed: int) -> Dataset:
-    text = "A figure of eight: a point at its crossing has two explanations, so the posterior has two modes."
-    return _draw("crossing", Generator(1, _crossing_mean, np.full(2, 0.08)), n, seed, text)
-
-
-def _pinwheel(n: int | None, seed: int) -> Dataset:
-    text = "A pinwheel of three bent arms: two latent numbers, twisted smoothly and one to one."
-    return _draw("pinwheel", Generator(2, _pinwheel_mean, np.full(2, 0.1)), n, seed, text)
-
-
-def _bars(n: int | None, seed: int) -> Dataset:
-    text = "Binary 4×4 images of one bar: one latent number moves it, the other turns it."
-    return _draw("bars", Generator(2, _bars_logits, None), n, seed, text)
-
-
-def _linear(n: int | None, seed: int, half: str = "train") -> Dataset:
-    # Factor analysis, x = W z + noise. As it comes it is a benchmark with known numbers: 1000 points of the
-    # legacy seed 42, drawn in this order. The order keeps the halves independent at any other n and seed too.
-    noise_std = np.array([0.4, 0.2, 0.3])
-    size = 1000 if n is None else n
-    as_it_comes = (size, seed) == (1000, 0)
-    rng = np.random.RandomState(42) if as_it_comes else np.random.default_rng(seed)
-    z = {"train": rng.standard_normal((size, 2)), "test": rng.standard_normal((size, 2))}
-    noise = {"train": rng.standard_normal((size, 3)), "test": rng.standard_normal((size, 3))}
-    x = _linear_mean(z[half]) + noise_std * noise[half]
-    name = "linear" if half == "train" else "linear-test"
-    text = f"Factor analysis in three dimensions ({half} half): all that is exact here has a closed form."
-    return Dataset(x, name, "gaussian", Generator(2, _linear_mean, noise_std), 2, text)
-
-
-def _linear_test(n: int | None, seed: int) -> Dataset:
-    return _linear(n, seed, half="test")
-
-
-_MAKERS: dict[str, Callable[[int | None, int], Dataset]] = {
-    "arc": _arc,
-    "bars": _bars,
-    "crossing": _crossing,
-    "linear": _linear,
-    "linear-test": _linear_test,
-    "pinwheel": _pinwheel,
+_LINEAR_NOISE = np.array([0.4, 0.2, 0.3])
+_LINEAR = Generator(2, _linear_mean, _LINEAR_NOISE)
+_SETS: dict[str, tuple[Generator, str]] = {
+    "arc": (
+        Generator(1, _arc_mean, np.full(2, 0.1)),
+        "Points along a horseshoe in the plane: one latent number says where on it.",
+    ),
+    "bars": (
+        Generator(2, _bars_logits, None),
+        "Binary 4×4 images of one bar: one latent number moves it, the other turns it.",
+    ),
+    "crossing": (
+        Generator(1, _crossing_mean, np.full(2, 0.08)),
+        "A figure of eight: a point at its crossing has two explanations, so the posterior has two modes.",
+    ),
+    "linear": (
+        _LINEAR,
+        "Factor analysis in three dimensions (train half): all that is exact here has a closed form.",
+    ),
+    "linear-test": (
+        _LINEAR,
+        "Factor analysis in three dimensions (test half): all that is exact here has a closed form.",
+    ),
+    "pinwheel": (
+        Generator(2, _pinwheel_mean, np.full(2, 0.1)),
+        "A pinwheel of three bent arms: two latent numbers, twisted smoothly and one to one.",
+    ),
 }
-DATASETS: list[str] = sorted(_MAKERS)
+DATASETS: list[str] = sorted(_SETS)
+FRESH = 256  # points that the truth gives beside the data, for held-out terms
 
 
-def _load_file(path: Path, n: int | None, seed: int, likelihood: str | None) -> Dataset:
+def _built_in(name: str, n: int | None, seed: int) -> Dataset:
+    (truth, text), recommended = _SETS[name], RECOMMENDED[name]
+    n = recommended.n if n is None else n
+    assert n is not None  # every built-in set has a size
+    if truth is _LINEAR:
+        x = _linear(n, seed)[name]
+    else:
+        x, _ = truth.sample(n, np.random.default_rng(seed))
+    fresh, _ = truth.sample(FRESH, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))))
+    likelihood = "bernoulli" if truth.noise_std is None else "gaussian"
+    return Dataset(x, name, likelihood, truth, truth.latent_dim, text, recommended, fresh)
+
+
+def _linear(n: int, seed: int) -> dict[str, Array]:
+    # As it comes this set is a benchmark with known numbers: 1000 points of the legacy seed 42, drawn in this
+    # order. The order keeps the halves independent at any other n and seed too.
+    rng = np.random.RandomState(42) if (n, seed) == (1000, 0) else np.random.default_rng(seed)
+    z = [rng.standard_normal((n, 2)) for _ in range(2)]
+    noise = [rng.standard_normal((n, 3)) for _ in range(2)]
+    halves = [_linear_mean(z[k]) + _LINEAR_NOISE * noise[k] for k in range(2)]
+    return dict(zip(("linear", "linear-test"), halves))
+
+
+def _load_file(path: Path, n: int | None, seed: int, likelihood: str | None, holdout: float | None) -> Dataset:
     try:
         x = check_data(READERS[path.suffix.lower()](path), likelihood, path)
     except OSError as error:
@@ -198,8 +200,15 @@ def _load_file(path: Path, n: int | None, seed: int, likelihood: str | None) -> 
         likelihood = "gaussian" if np.any((x != 0) & (x != 1)) else "bernoulli"
     if n is not None and n < rows:
         x = x[np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))]
+    held_out = None
+    if holdout is not None:
+        kept = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))).permutation(len(x))
+        first = math.ceil(holdout * len(x))
+        if len(x) - first < 2:
+            raise wrong("holdout", f"a part of {len(x)} rows that leaves at least 2", f"{holdout:g}")
+        x, held_out = x[np.sort(kept[first:])], x[np.sort(kept[:first])]
     text = f"{len(x)} rows of {columns} columns from your own file {path.name}."
-    return Dataset(x, path.name, likelihood, None, min(2, columns - 1), text)
+    return Dataset(x, path.name, likelihood, None, min(2, columns - 1), text, for_file(x), held_out)
 
 
 # ---------------------------------------- the one door ----------------------------------------
@@ -210,12 +219,18 @@ def load_dataset(
     n: int | None = None,
     seed: int = 0,
     likelihood: str | None = None,
+    holdout: float | None = None,
 ) -> Dataset:
     """One of the synthetic `DATASETS` by name, or a person's own file by path.
 
-    n: how many points; None: the default of the set (256; 1000 for linear), or the whole file. From a file a
-    smaller n takes a random subset, in file order. seed: the same name, n and seed give the same bits.
-    likelihood: None takes that of the set; for a file "bernoulli" if all values are 0 or 1, else "gaussian".
+    Args:
+        n: how many points; None: as recommended for the set (`presets.py`), or the whole file. From a file a
+            smaller n takes a random subset, in file order.
+        seed: the same name, n and seed give the same bits.
+        likelihood: None takes that of the set; for a file "bernoulli" if all values are 0 or 1, else "gaussian".
+        holdout: the part of a file's rows, chosen at random, that is not trained on: above 0, at most 0.5. A
+            built-in set has fresh points from its truth instead.
+
     Raises ValueError (DataError where it is the data), one line that says what was expected and what came.
     """
     if likelihood is not None:
@@ -224,8 +239,11 @@ def load_dataset(
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise wrong("dataset", "a name or a path", type(name_or_path).__name__)
     name = os.fspath(name_or_path)
-    if name in _MAKERS:
-        dataset = _MAKERS[name](n, seed)
+    if holdout is not None:
+        expect(0 < positive("holdout", holdout) <= 0.5, "holdout", "a number above 0, at most 0.5", holdout)
+    if name in _SETS:
+        expect(holdout is None, "holdout", f"none for {name}, whose truth gives fresh points", holdout)
+        dataset = _built_in(name, n, seed)
         check_data(dataset.x, likelihood, f"dataset '{name}'")
         return dataset
     path = Path(os.path.expanduser(name))
@@ -234,7 +252,7 @@ def load_dataset(
     if path.suffix.lower() in READERS:
         if not os.path.exists(path):
             raise wrong(path, "a file", "nothing: there is no such file")
-        return _load_file(path, n, seed, likelihood)
+        return _load_file(path, n, seed, likelihood, holdout)
     if name and os.path.exists(path):
         raise wrong(path, f"a file that ends in {', '.join(READERS)}", repr(path.suffix or "no ending"))
     close = difflib.get_close_matches(name.lower(), DATASETS, n=1)

@@ -25,11 +25,11 @@ class FusedGradient:
         self.std = np.empty((model.latent_dim, batch), dtype)
         self.residual = np.empty((model.data_dim, samples, batch), dtype)
 
-    def __call__(self, theta, phi, x, eps, want_theta=True, want_phi=True, want_terms=True):
+    def __call__(self, theta, phi, x, eps, beta=1.0, want_theta=True, want_phi=True, want_terms=True):
         """x (B, D), eps (S, B, L) -> (reconstruction (B,), kl_prior (B,), grad_theta, grad_phi).
 
-        The gradients are those of the batch mean of the ELBO; what is not wanted comes as None. The
-        gradients returned are buffers: the next call overwrites them.
+        The gradients are those of the batch mean of reconstruction − β·kl_prior, the ELBO if β is 1; what is
+        not wanted comes as None. The gradients returned are buffers: the next call overwrites them.
         """
         model, L, S, B = self.model, self.model.latent_dim, self.samples, self.batch
         noise, spread, std, residual = self.noise, self.spread, self.std, self.residual
@@ -66,21 +66,18 @@ class FusedGradient:
         g_z = self.decoder.backward(g, self.grads_decoder if want_theta else None, to_input=want_phi)
         if want_phi:  # through z = mean + C eps, and through the closed-form KL (see ops.gaussian_kl)
             g_z, g_q = g_z.reshape(L, S, B), self.encoder.g_output
+            per_kl = B / beta if beta else np.inf  # what a gradient of kl_prior is divided by
             for k, (i, j) in enumerate(self.lower):
-                g_q[2 * L + k] = (g_z[i] * noise[j]).sum(axis=0) - lower[k] / B
+                g_q[2 * L + k] = (g_z[i] * noise[j]).sum(axis=0) - lower[k] / per_kl
             spread *= g_z
-            np.subtract(_over_samples(g_z), mean / B, out=g_q[:L])
-            np.subtract(_over_samples(spread), (std * std - 1) / B, out=g_q[L : 2 * L])
+            np.subtract(_over_samples(g_z), mean / per_kl, out=g_q[:L])
+            np.subtract(_over_samples(spread), (std * std - 1) / per_kl, out=g_q[L : 2 * L])
             self.encoder.backward(g_q, self.grads_encoder, to_input=False)
         return *terms, self.grad_theta if want_theta else None, self.grad_phi if want_phi else None
 
     def terms(self, theta, out, mean, log_diag, lower):
         """reconstruction and kl_prior of each data point, (B,) each; out (D, S, B)."""
-        x = self.encoder.input.T[:, None]
-        if self.model.likelihood == "gaussian":
-            log_likelihood = ops.gaussian_log_likelihood(x, out.T, self.model.log_noise_std(theta))  # (B, S)
-        else:
-            log_likelihood = ops.bernoulli_log_likelihood(x, out.T)
+        log_likelihood = self.model.log_density(theta, self.encoder.input.T[:, None], out.T)  # (B, S)
         return log_likelihood.mean(axis=1), ops.gaussian_kl(mean.T, log_diag.T, lower.T)
 
 

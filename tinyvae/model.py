@@ -7,6 +7,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import autograd.numpy as anp
@@ -19,6 +20,7 @@ from .fused import FusedGradient
 from .gaussian import Gaussian
 
 Layer = tuple[Array, Array]
+NOISE_INIT = 0.15
 
 
 class Theta(NamedTuple):
@@ -57,6 +59,9 @@ class VAE:
         covariance: of q_φ(z|x), "diagonal" or "full".
         noise: one σ, "shared", or one for each of the D, "per-dimension".
         noise_std: None learns σ as part of θ, a number fixes it.
+        noise_init: the σ that a learned one is born with, 0.15 if None. Born at 1 beside data of scale 1 and noise
+            0.1, a model loses its posterior before it learns anything: it collapses (Lucas et al. 2019, "Don't
+            blame the ELBO!"; Rybkin et al. 2021, sigma-VAE).
 
     Raises ValueError where an argument is none of these.
     """
@@ -68,6 +73,7 @@ class VAE:
     covariance: Literal["diagonal", "full"] = "diagonal"
     noise: Literal["shared", "per-dimension"] = "shared"
     noise_std: float | None = None
+    noise_init: float | None = None
 
     encoder_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
     decoder_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
@@ -84,10 +90,15 @@ class VAE:
         expect(widths_ok, "hidden", "a tuple of layer widths >= 1, such as (32, 32) or ()", hidden)
         for name, known in _CHOICES.items():
             expect(getattr(self, name) in known, name, " or ".join(map(repr, known)), getattr(self, name))
+        for name, none in (("noise_std", "None to learn it"), ("noise_init", f"None for {NOISE_INIT}")):
+            if (value := getattr(self, name)) is not None:
+                ok = isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < np.inf
+                expect(ok, name, f"a number > 0, or {none}", value)
+                expect(self.likelihood == "gaussian", name, "None for bernoulli", value)
         if self.noise_std is not None:
-            ok = isinstance(self.noise_std, int | float) and 0 < self.noise_std < np.inf
-            expect(ok, "noise_std", "a number > 0, or None to learn it", self.noise_std)
-            expect(self.likelihood == "gaussian", "noise_std", "None for bernoulli", self.noise_std)
+            expect(
+                self.noise_init is None, "noise_init", "None where noise_std fixes the noise", self.noise_init
+            )
         D, L = int(self.data_dim), int(self.latent_dim)
         heads = L + L + (L * (L - 1) // 2 if self.covariance == "full" else 0)
 
@@ -109,11 +120,12 @@ class VAE:
     # ----- parameters -----
 
     def init(self, seed: int | np.random.SeedSequence) -> tuple[Array, Array]:
-        """The first θ (P_θ,) and φ (P_φ,): weights N(0, 1/fan_in), biases 0, noise std 1."""
+        """The first θ (P_θ,) and φ (P_φ,): weights N(0, 1/fan_in), biases 0, noise std noise_init."""
         rng = np.random.default_rng(seed)
         theta, phi = np.zeros(self.theta_size), np.zeros(self.phi_size)
         networks.initialise(theta[: self.decoder_size], self.decoder_sizes, rng)
         networks.initialise(phi, self.encoder_sizes, rng)
+        theta[self.decoder_size :] = np.log(self.noise_init or NOISE_INIT)
         return theta, phi
 
     def unpack_theta(self, theta: Array) -> Theta:
@@ -177,7 +189,14 @@ class VAE:
         return anp.array([reconstruction, anp.mean(ops.gaussian_kl(mean, log_diag, lower))])
 
     def elbo_and_grad_autograd(
-        self, theta: Array, phi: Array, x: Array, eps: Array, want_theta: bool = True, want_phi: bool = True
+        self,
+        theta: Array,
+        phi: Array,
+        x: Array,
+        eps: Array,
+        beta: float = 1.0,
+        want_theta: bool = True,
+        want_phi: bool = True,
     ) -> tuple[Terms, Array | None, Array | None]:
         """The same as `elbo_and_grad`, by autograd through `elbo_terms`: the second engine, and its check."""
 
@@ -188,19 +207,24 @@ class VAE:
         if not argnums:
             return Terms(*both(theta, phi).tolist()), None, None
         vjp, terms = make_vjp(both, argnum=argnums)(theta, phi)
-        grads = dict(zip(argnums, vjp(np.array([1.0, -1.0]))))  # d(reconstruction − kl_prior)
+        grads = dict(zip(argnums, vjp(np.array([1.0, -beta]))))  # d(reconstruction − β·kl_prior)
         return Terms(*terms.tolist()), grads.get(0), grads.get(1)
 
-    def elbo_and_grad(self, theta: Array, phi: Array, x: Array, eps: Array) -> tuple[Terms, Array, Array]:
+    def elbo_and_grad(
+        self, theta: Array, phi: Array, x: Array, eps: Array, beta: float = 1.0
+    ) -> tuple[Terms, Array, Array]:
         """The batch mean of the ELBO's terms and its gradient with respect to θ and φ, hand-built.
 
-        x (B, D); eps (B, L), or (S, B, L) for S samples a point. The gradients have the shapes of θ and φ.
+        x (B, D); eps (B, L), or (S, B, L) for S samples a point. The gradients have the shapes of θ and φ; with
+        another `beta` than 1 they are those of reconstruction − β·kl_prior.
         """
         x, eps = self._as_data(x), _samples_first(np.asarray(eps, dtype=float))
         expect_shape("eps", eps, (len(eps), len(x), self.latent_dim))
         expect_shape("theta", theta, (self.theta_size,))
         expect_shape("phi", phi, (self.phi_size,))
-        reconstruction, kl_prior, g_theta, g_phi = FusedGradient(self, len(x), len(eps))(theta, phi, x, eps)
+        reconstruction, kl_prior, g_theta, g_phi = FusedGradient(self, len(x), len(eps))(
+            theta, phi, x, eps, beta
+        )
         return Terms(float(reconstruction.mean()), float(kl_prior.mean())), g_theta, g_phi
 
     def _as_data(self, x: Array) -> Array:

@@ -20,17 +20,14 @@ class StepRecord:
 
     step: int  # counted from 1: the state after this many steps
     update: Update
+    beta: float  # the weight of kl_prior in what the step followed
     terms: MeanTerms | None  # after the step, over the evaluation set
     attribution: Attribution | None  # what θ and what φ changed in this step
     target_moved: float | None  # mean KL(p_θ(z|x) ‖ p_θ'(z|x)) over this step, nats
+    held_out_log_px: float | None  # mean over points that are not trained on, where it was taken
     grad_norm_theta: float | None  # of the (last) minibatch gradient; None for a group that did not move
     grad_norm_phi: float | None
     seconds: float  # the step alone, without the evaluation
-
-    @classmethod
-    def of_state(cls, step: int, update: Update, terms: MeanTerms | None) -> "StepRecord":
-        """The record of a state that no step led to, such as the first row of a run."""
-        return cls(step, update, terms, None, None, None, None, 0.0)
 
     def as_row(self) -> dict[str, Any]:
         """One flat row for a table or a file, always with the same keys; None where nothing was evaluated."""
@@ -39,9 +36,9 @@ class StepRecord:
         for group in ("theta", "phi"):
             changes = getattr(self.attribution, group, None)
             row |= {f"{term}_by_{group}": getattr(changes, term, None) for term in TERMS}
-        row |= {"target_moved": self.target_moved}
+        row |= {"target_moved": self.target_moved, "held_out_log_px": self.held_out_log_px}
         row |= {"theta_on": self.update.theta, "phi_on": self.update.phi}
-        row |= {"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps}
+        row |= {"theta_steps": self.update.theta_steps, "phi_steps": self.update.phi_steps, "beta": self.beta}
         row |= {"grad_norm_theta": self.grad_norm_theta, "grad_norm_phi": self.grad_norm_phi}
         return row | {"seconds": self.seconds}
 

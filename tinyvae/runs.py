@@ -10,73 +10,108 @@ from urllib.parse import quote, unquote
 
 from .datasets import Dataset, load_dataset
 from .model import VAE
+from .presets import Recommended, of_v1
 from .records import StepRecord
 from .settings import Settings, Update
 from .training import Trainer
 
+_RECOMMENDED = ("hidden", "covariance", "learning_rate", "batch_size", "samples", "noise_init")
+
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run depends on. None means: as the dataset suggests, or the engine's default."""
+    """Everything a run depends on. None means: as recommended for the data (`presets.py`), or as it is born.
+
+    The names are those of `load_dataset`, `VAE` and `Trainer`, where they are explained.
+    """
 
     dataset: str = "arc"  # a name, or the path of a file
     n: int | None = None
     data_seed: int = 0
+    holdout: float | None = None
     latent_dim: int | None = None
-    hidden: Sequence[int] = (32, 32)
+    hidden: Sequence[int] | None = None
     likelihood: str | None = None
-    covariance: str = "diagonal"
+    covariance: str | None = None
     noise: str = "shared"
     noise_std: float | None = None
-    learning_rate: float = 3e-3
+    noise_init: float | None = None
+    learning_rate: float | None = None
     optimizer: str = "adam"
-    batch_size: int = 64
-    samples: int = 1
+    batch_size: int | None = None
+    samples: int | None = None
+    beta: float = 1.0
     seed: int = 0
     precision: str = "float64"
     evaluate_every: int = 1
     tolerance: float | None = None
     update: Update = field(default_factory=Update)
+    defaults: str = "v2"  # the version of the recommendations; a `v1:` line asks for those of then
+
+    def with_dataset(self, name: str) -> "Config":
+        """The same run on other data, all of it as recommended for them."""
+        anew: dict[str, Any] = dict.fromkeys((*_RECOMMENDED, "n", "holdout", "latent_dim", "likelihood"))
+        return replace(self, **anew, dataset=name, data_seed=0, noise_std=None, defaults="v2")
 
     @property
     def settings(self) -> Settings:
-        """The settings that the run begins with."""
-        rate = self.learning_rate
-        return Settings(self.update, rate, rate, self.optimizer, self.samples, self.batch_size)
+        """The settings that a run with this config begins with. Raises ValueError unless they are all said."""
+        rate, samples, batch_size = self.learning_rate, self.samples, self.batch_size
+        if rate is None or samples is None or batch_size is None:
+            expected = "learning_rate, samples and batch_size before the first @STEP"
+            raise ValueError(f"share: expected {expected}, got {rate}, {samples} and {batch_size}")
+        return Settings(self.update, rate, rate, self.optimizer, samples, batch_size, self.beta)
 
     def open(self) -> "Run":
         """Load the data, make the model and the trainer. Raises ValueError with one clear line."""
-        data = load_dataset(self.dataset, n=self.n, seed=self.data_seed, likelihood=self.likelihood)
+        old = of_v1(self.dataset) if self.defaults == "v1" else None
+        n = old.n if old and self.n is None else self.n
+        data = load_dataset(self.dataset, n, self.data_seed, self.likelihood, self.holdout)
+        config = self._resolve(data, old or data.recommended)
         model = VAE(
             data.x.shape[1],
-            data.latent_dim if self.latent_dim is None else self.latent_dim,
-            tuple(self.hidden),
-            data.likelihood,  # type: ignore[arg-type]  # VAE checks it
-            self.covariance,  # type: ignore[arg-type]
-            self.noise,  # type: ignore[arg-type]
-            self.noise_std,
+            config.latent_dim,  # type: ignore[arg-type]  # VAE checks what is given to it
+            config.hidden,  # type: ignore[arg-type]
+            data.likelihood,  # type: ignore[arg-type]
+            config.covariance,  # type: ignore[arg-type]
+            config.noise,  # type: ignore[arg-type]
+            config.noise_std,
+            config.noise_init,
         )
         trainer = Trainer(
             model,
             data.x,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,  # type: ignore[arg-type]
-            samples=self.samples,
-            precision=self.precision,  # type: ignore[arg-type]
-            evaluate_every=self.evaluate_every,
-            tolerance=self.tolerance,
-            update=self.update,
+            seed=config.seed,
+            batch_size=config.batch_size,  # type: ignore[arg-type]
+            learning_rate=config.learning_rate,  # type: ignore[arg-type]
+            optimizer=config.optimizer,  # type: ignore[arg-type]
+            samples=config.samples,  # type: ignore[arg-type]
+            beta=config.beta,
+            precision=config.precision,  # type: ignore[arg-type]
+            evaluate_every=config.evaluate_every,
+            tolerance=config.tolerance,
+            held_out=data.held_out,
+            update=config.update,
         )
-        return Run(self, data, model, trainer)
+        return Run(self, config, data, model, trainer)
+
+    def _resolve(self, data: Dataset, recommended: Recommended) -> "Config":
+        """The same config with nothing left to recommend."""
+        learns_noise = data.likelihood == "gaussian" and self.noise_std is None
+        fill: dict[str, Any] = {name: getattr(recommended, name) for name in _RECOMMENDED}
+        fill |= {"latent_dim": data.latent_dim, "likelihood": data.likelihood}
+        fill |= {} if learns_noise else {"noise_init": None}
+        fill["n"] = None if data.truth is None else len(data.x)  # of a file all rows, however many it has
+        missing = {name: value for name, value in fill.items() if getattr(self, name) is None}
+        return replace(self, **missing, defaults="v2")
 
 
 @dataclass(frozen=True)
 class Run:
     """What `Config.open` made."""
 
-    config: Config
+    config: Config  # as it was asked for
+    resolved: Config  # with the recommended settings filled in
     data: Dataset
     model: VAE
     trainer: Trainer
@@ -86,32 +121,43 @@ class Run:
 
 Schedule = tuple[tuple[int, Settings], ...]  # after which step which settings came into force
 
-_SHARED: dict[str, Callable[[str], Any]] = {  # what a share string may hold of a Config, and how to read it back
-    "n": int, "data_seed": int, "latent_dim": int, "likelihood": str, "covariance": str, "noise": str,
-    "noise_std": float, "learning_rate": float, "optimizer": str, "batch_size": int, "samples": int, "seed": int,
-    "precision": str, "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
+_SHARED: dict[str, Callable[[str], Any]] = {  # what a line may hold of a Config, and how to read it back
+    "n": int, "data_seed": int, "holdout": float, "latent_dim": int, "likelihood": str, "covariance": str,
+    "noise": str, "noise_std": float, "noise_init": float, "learning_rate": float, "optimizer": str,
+    "batch_size": int, "samples": int, "beta": float, "seed": int, "precision": str,
+    "hidden": lambda text: tuple(int(part) for part in text.split("-") if part),
 }  # fmt: skip
 _CHANGES: dict[str, Callable[[str], Any]] = {
     "theta": lambda text: bool(int(text)), "phi": lambda text: bool(int(text)),
     "theta_steps": int, "phi_steps": int, "theta_rate": float, "phi_rate": float,
-    "optimizer": str, "samples": int, "batch_size": int,
+    "optimizer": str, "samples": int, "batch_size": int, "beta": float,
 }  # fmt: skip
 _OF_UPDATE = ("theta", "phi", "theta_steps", "phi_steps")
+# What a line of each version leaves out. Not the defaults of today: a line opens the same run tomorrow.
+_V2 = Config(
+    n=None, data_seed=0, holdout=None, latent_dim=None, hidden=None, likelihood=None, covariance=None,
+    noise="shared", noise_std=None, noise_init=None, learning_rate=None, optimizer="adam", batch_size=None,
+    samples=None, beta=1.0, seed=0, precision="float64",
+)  # fmt: skip
+_V1 = replace(
+    _V2, hidden=(32, 32), covariance="diagonal", learning_rate=3e-3, samples=1, batch_size=64, defaults="v1"
+)
+_LEFT_OUT = {"v1": _V1, "v2": _V2}
 
 
 def share(config: Config, schedule: Schedule, step: int) -> str:
-    """Everything that the run up to `step` depends on, as one line: `v1:arc:seed=3:@120:theta=0:@300`.
+    """Everything that the run up to `step` depends on, as one line: `v2:arc:n=256:…:@120:theta=0:@300`.
 
-    Only what differs from the defaults is written. `@120` opens what changed after step 120; the last one is
-    where the run stood.
+    `config` is a resolved one (`Run.resolved`): what was recommended is written down, so that no later change of a
+    default changes the run. `@120` opens what changed after step 120; the last one is where the run stood.
     """
-    words, plain = ["v1", quote(config.dataset, safe="")], Config()
+    words = ["v2", quote(config.dataset, safe="")]
     for name in _SHARED:
         value = getattr(config, name)
-        if value != getattr(plain, name):
+        if value != getattr(_V2, name):
             words.append(f"{name}={'-'.join(map(str, value)) if name == 'hidden' else value}")
     before = first = _flat(config.settings)
-    if changes := _difference(_flat(Config().settings), first, _OF_UPDATE):
+    if changes := _difference(_flat(Settings()), first, _OF_UPDATE):
         words += ["@0", *changes]
     for at, settings in schedule:
         words += [f"@{at}", *_difference(before, _flat(settings), tuple(_CHANGES))]
@@ -122,9 +168,9 @@ def share(config: Config, schedule: Schedule, step: int) -> str:
 def parse_share(text: str) -> tuple[Config, Schedule, int]:
     """The config, the schedule and the last step of a share string. Raises ValueError with one clear line."""
     version, *words = text.strip().split(":")
-    if version != "v1" or not words:
-        raise ValueError(f"share: expected a string that begins with v1:DATASET, got {text!r}")
-    config, at, schedule = Config(dataset=unquote(words[0])), 0, []
+    if version not in _LEFT_OUT or not words:
+        raise ValueError(f"share: expected a line that begins with v2:DATASET, got {text!r}")
+    config, at, schedule = replace(_LEFT_OUT[version], dataset=unquote(words[0])), 0, []
     settings: Settings | None = None
     for word in words[1:]:
         try:
@@ -144,9 +190,9 @@ def parse_share(text: str) -> tuple[Config, Schedule, int]:
             else:
                 settings = replace(settings, **{name: _CHANGES[name](value)})
         except (ValueError, KeyError) as problem:
-            raise ValueError(
-                f"share: expected NAME=VALUE with known names, or @STEP, got {word!r}"
-            ) from problem
+            expected = "NAME=VALUE with known names, or @STEP"
+            raise ValueError(f"share: expected {expected}, got {word!r}") from problem
+    assert config.settings  # raises ValueError where the line leaves out what a run begins with
     return config, tuple(schedule), at
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .checks import one_of, positive, whole
+from .checks import not_negative, one_of, positive, whole
 from .optimizers import OPTIMIZERS
 
 
@@ -43,10 +43,12 @@ class Settings:
     optimizer: str = "adam"
     samples: int = 1
     batch_size: int = 64
+    beta: float = 1.0  # the objective is reconstruction − β·kl_prior; the ELBO and all terms stay what they are
 
     def __post_init__(self) -> None:
         for name in ("theta_rate", "phi_rate"):
             positive(name, getattr(self, name))
         for name in ("samples", "batch_size"):
             whole(name, getattr(self, name), 1)
+        not_negative("beta", self.beta)
         one_of("optimizer", self.optimizer, tuple(OPTIMIZERS))

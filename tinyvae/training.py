@@ -15,7 +15,7 @@ import numpy as np
 
 from .checks import Array, data_points, one_of, positive, whole
 from .evaluation import Evaluation, NotFinite, compare, evaluate
-from .exact import check_tolerance
+from .exact import Target, check_tolerance
 from .fused import FusedGradient
 from .model import VAE
 from .optimizers import OPTIMIZERS, State
@@ -24,6 +24,7 @@ from .settings import Settings, Update
 
 EVALUATION_POINTS = {1: 256, 2: 64}  # at most this many data points are evaluated, by default
 INIT, ORDER, NOISE, EVALUATION = range(4)  # the independent random streams of a run
+HELD_OUT_EVERY = 10  # evaluations
 NOISE_BLOCK = 2**14  # normal draws made at a time
 
 
@@ -59,6 +60,7 @@ class Trainer:
         learning_rate: one number, or (θ's, φ's).
         optimizer: "adam" or "sgd".
         samples: reparameterised draws of z per data point.
+        beta: the weight of kl_prior in the objective that is followed, 1 for the ELBO (Higgins et al. 2017).
         gradients: "fused", written out by hand, or "autograd", through the primitives of `ops`; they agree to
             rounding.
         precision: of the steps, "float64" or "float32"; the terms are exact in float64 at whatever θ and φ the
@@ -67,6 +69,8 @@ class Trainer:
         evaluation_points: the terms are means over `evaluation_x`: all of x, or a fixed random choice of so many
             of its points (256 for z ∈ R¹ and 64 for z ∈ R², if x has more).
         tolerance: of the terms, nats; None for 1e-9 (z ∈ R¹) and 1e-6 (z ∈ R²).
+        held_out: data points (M, D) that are not trained on; their mean log p_θ(x) is taken with every tenth
+            evaluation, of at most as many points as are evaluated.
         update: what a step moves.
 
     Raises ValueError where an argument is none of these.
@@ -82,11 +86,13 @@ class Trainer:
         learning_rate: float | tuple[float, float] = 3e-3,
         optimizer: Literal["adam", "sgd"] = "adam",
         samples: int = 1,
+        beta: float = 1.0,
         gradients: Literal["fused", "autograd"] = "fused",
         precision: Literal["float64", "float32"] = "float64",
         evaluate_every: int = 1,
         evaluation_points: int | None = None,
         tolerance: float | None = None,
+        held_out: Any = None,
         update: Update = Update(),
     ):
         self.model, self.x, self.seed = model, data_points(x), whole("seed", seed, 0)
@@ -98,7 +104,7 @@ class Trainer:
         rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate, learning_rate)
         theta_rate, phi_rate = (positive("learning_rate", rate) for rate in rates)
         batch_size = min(whole("batch_size", batch_size, 1), len(self.x))
-        self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size)
+        self._settings = Settings(update, theta_rate, phi_rate, optimizer, samples, batch_size, beta)
         self.gradients = one_of("gradients", gradients, ("fused", "autograd"))
         self.precision = one_of("precision", precision, ("float64", "float32"))
         if not (largest := np.abs(self.x).max()) <= np.finfo(self.precision).max:
@@ -112,6 +118,9 @@ class Trainer:
         if len(self.x) > limit:
             chosen = self._stream(EVALUATION).choice(len(self.x), limit, replace=False)
             self.evaluation_x = self.x[np.sort(chosen)]
+        self.held_out = None if held_out is None else data_points(held_out)[:limit]
+        if self.held_out is not None and self.held_out.shape[1] != model.data_dim:
+            raise ValueError(f"held_out: expected shape (M, {model.data_dim}), got {self.held_out.shape}")
         self.reset()
 
     def reset(self) -> None:
@@ -121,6 +130,7 @@ class Trainer:
         self._forget_moments()
         self.step_count = self.draw_count = 0
         self._evaluation: Evaluation | None = None
+        self._held_out: tuple[Array | None, float] = (None, 0.0)  # the θ of the last look, and what it showed
         self._fit_buffers()
 
     def _forget_moments(self) -> None:
@@ -185,11 +195,14 @@ class Trainer:
             norms = (norms[0] if theta_norm is None else theta_norm, norms[1] if phi_norm is None else phi_norm)
         self.step_count += 1
         seconds = perf_counter() - started
-        terms, attribution, moved = None, None, None
+        terms, attribution, moved, held_out = None, None, None, None
         if before is not None:
             after = self._evaluate()
             terms, (attribution, moved) = after.terms, compare(before, after)
-        return StepRecord(self.step_count, self.update, terms, attribution, moved, *norms, seconds)
+            if self.step_count % (HELD_OUT_EVERY * self.evaluate_every) == 0:
+                held_out = self.held_out_log_px()
+        looked = terms, attribution, moved, held_out
+        return StepRecord(self.step_count, self.update, self._settings.beta, *looked, *norms, seconds)
 
     def steps(self, n: int) -> Iterator[StepRecord]:
         """The records of the next n steps, one after the other."""
@@ -199,7 +212,7 @@ class Trainer:
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def _move(self, move_theta: bool, move_phi: bool) -> tuple[float | None, float | None]:
         x, eps = self._draw()
-        at = self.theta, self.phi, x, eps, move_theta, move_phi
+        at = self.theta, self.phi, x, eps, self._settings.beta, move_theta, move_phi
         if self.gradients == "fused":
             *_, g_theta, g_phi = self._fused(*at, want_terms=False)
         else:
@@ -253,9 +266,20 @@ class Trainer:
         self._evaluation = evaluate(*at, last=self._evaluation)
         return self._evaluation
 
+    def held_out_log_px(self) -> float | None:
+        """Mean log p_θ(x) of the held-out points at the present θ, nats; None if there are none."""
+        if self.held_out is None:
+            return None
+        if self._held_out[0] is None or not np.array_equal(self._held_out[0], self.theta):
+            target = Target(self.model, self.theta, self.held_out, self.tolerance)
+            self._held_out = self.theta.copy(), float(target.log_px.mean())
+        return self._held_out[1]
+
     def record(self) -> StepRecord:
         """The present state as a record, evaluated; no step led to it."""
-        return StepRecord.of_state(self.step_count, self.update, self.evaluate().terms)
+        terms, held_out = self.evaluate().terms, self.held_out_log_px()
+        looked = terms, None, None, held_out
+        return StepRecord(self.step_count, self.update, self._settings.beta, *looked, None, None, 0.0)
 
     # ----- rewinding -----
 

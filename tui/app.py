@@ -3,7 +3,6 @@
 import asyncio
 import gc
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -100,6 +99,7 @@ class TinyVAE(App[None]):
         self.session.run(self._run_at_start)
         self.set_interval(1 / self.fps, self.paint)
         self.train()
+        self.find_references()
         self.paint()  # before the first layout: the first thing on the screen is the whole of it
         if not gc.isenabled():  # cli.py turned it off for the start
             gc.freeze()  # what is loaded by now stays: going through it again and again cost up to 0.1 s a time
@@ -133,6 +133,14 @@ class TinyVAE(App[None]):
                 await asyncio.sleep(0.001)
             while perf_counter() < self._answering:  # a key was pressed: first show what it did
                 await asyncio.sleep(0.001)
+
+    @work(exclusive=True, group="references")
+    async def find_references(self) -> None:
+        """What log p(x) is held against takes a second on a plane: it is computed beside the run."""
+        session = self.session
+        if session.references is None:
+            await asyncio.to_thread(session.find_references)
+            self._shown = None
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key):
@@ -207,6 +215,8 @@ class TinyVAE(App[None]):
         if session.viewed is not None:
             left.append(f"of {session.step}, looking back ", style=palette["elbo"])
         right = Text()
+        if (beta := session.trainer.settings.beta) != 1:
+            right.append(f"β {beta:g}   ", style=palette["kl_prior"])
         for group, sign in (("theta", "θ"), ("phi", "φ")):
             on = getattr(session.trainer.update, group)
             state = f"{sign} {'● training' if on else '○ frozen'}   "
@@ -389,15 +399,14 @@ class TinyVAE(App[None]):
         self.push_screen(Choose(DATASETS, self.session.data.name), self._open)
 
     async def _open(self, name: str | None) -> None:
-        """Another dataset with the same options, as far as they are not about the data."""
+        """Another dataset, with the settings that are recommended for it."""
         if name is not None:
-            of_the_data = replace(self.session.config, dataset=name, n=None, data_seed=0)
-            await self._begin(replace(of_the_data, latent_dim=None, likelihood=None))
+            await self._begin(self.session.config.with_dataset(name))
 
     def action_model(self) -> None:
         from .screens.new_run import NewRun
 
-        self.push_screen(NewRun(self.session.config), self._begin)
+        self.push_screen(NewRun(self.session.config, self.session.resolved), self._begin)
 
     async def _begin(self, config: Config | None) -> None:
         if config is None:
@@ -416,6 +425,7 @@ class TinyVAE(App[None]):
         self.session.open_run(make)
         self._step_seconds = SLOW_STEP + 1  # until a step has been timed, take it to be slow
         self._restart_panels()
+        self.find_references()
 
     @work(exclusive=True, group="lesson")
     async def action_lessons(self) -> None:

@@ -26,14 +26,26 @@ def latent_dim(text: str) -> int:
     return int(text)
 
 
-def positive(text: str) -> float:
+def number(text: str, expected: str, good: Callable[[float], bool]) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
+    if not good(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
     return value
+
+
+def positive(text: str) -> float:
+    return number(text, "a number > 0", lambda value: 0 < value < math.inf)
+
+
+def not_negative(text: str) -> float:
+    return number(text, "a number >= 0", lambda value: 0 <= value < math.inf)
+
+
+def part(text: str) -> float:
+    return number(text, "a number above 0, at most 0.5", lambda value: 0 < value <= 0.5)
 
 
 def speed(text: str) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from .arguments import latent_dim, positive, speed, whole, widths
+from . import arguments
 from .exit_codes import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED, READER_LEFT
 
 if TYPE_CHECKING:
@@ -36,6 +36,24 @@ examples:
 """
 
 
+def recommendations() -> str:
+    """The settings of each built-in set, as a table for --help."""
+    from tinyvae.presets import RECOMMENDED
+
+    rows = [("", "points", "hidden", "covariance", "rate", "batch", "samples", "noise born at")]
+    for name, one in RECOMMENDED.items():
+        hidden, noise = ",".join(map(str, one.hidden)), "(bits)" if name == "bars" else f"{one.noise_init:g}"
+        rate = f"{one.learning_rate:g}"
+        rows.append(
+            (name, str(one.n), hidden, one.covariance, rate, str(one.batch_size), str(one.samples), noise)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["what is recommended for each set, and used where nothing is said:"]
+    lines += ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines.append("  your own file: all of its points, noise born at 0.15 of their spread, the rest as for arc")
+    return "\n".join(lines)
+
+
 def run_options() -> Parser:
     """What the app and `train` have in common."""
     run = Parser(add_help=False)
@@ -45,44 +63,59 @@ def run_options() -> Parser:
         help="arc, crossing, pinwheel, linear, linear-test, bars, or a .csv, .npy or .npz file (default: arc)",
     )  # fmt: skip
     data.add_argument(
-        "--points", type=whole(2), metavar="N", help="how many data points (default: the dataset's own)"
+        "--points", type=arguments.whole(2), metavar="N", help="how many data points (default: recommended)"
     )
     data.add_argument(
-        "--data-seed", type=whole(0), default=0, metavar="K", help="seed of the dataset (default: 0)"
+        "--data-seed", type=arguments.whole(0), default=0, metavar="K", help="seed of the dataset (default: 0)"
     )
+    data.add_argument(
+        "--holdout", type=arguments.part, metavar="P",
+        help="part of a file's rows that is not trained on; a built-in set has fresh points (default: none)",
+    )  # fmt: skip
     model = run.add_argument_group("model")
     model.add_argument(
-        "--latent-dim", type=latent_dim, metavar="1|2", help="dimensions of z (default: the dataset's)"
+        "--latent-dim",
+        type=arguments.latent_dim,
+        metavar="1|2",
+        help="dimensions of z (default: the dataset's)",
     )
     model.add_argument(
-        "--hidden", type=widths, default=(32, 32), metavar="W,W",
-        help="widths of the hidden layers, none for a linear model (default: 32,32)",
+        "--hidden", type=arguments.widths, metavar="W,W",
+        help="widths of the hidden layers, none for a linear model (default: recommended)",
     )  # fmt: skip
     model.add_argument(
         "--likelihood", choices=("gaussian", "bernoulli"), help="of x given z (default: the dataset's)"
     )
-    model.add_argument(
-        "--covariance", choices=("diagonal", "full"), default="diagonal", help="of q (default: diagonal)"
-    )
+    model.add_argument("--covariance", choices=("diagonal", "full"), help="of q (default: recommended)")
     model.add_argument(
         "--noise", choices=("shared", "per-dimension"), default="shared",
         help="one learned noise scale, or one for each data dimension (default: shared)",
     )  # fmt: skip
     model.add_argument(
-        "--noise-std", type=positive, metavar="S", help="fix the noise scale instead of learning it"
+        "--noise-std", type=arguments.positive, metavar="S", help="fix the noise scale instead of learning it"
     )
+    model.add_argument(
+        "--noise-init", type=arguments.positive, metavar="S",
+        help="what a learned noise scale is born with: 1 beside data of scale 1 collapses (default: recommended)",
+    )  # fmt: skip
     training = run.add_argument_group("training")
     training.add_argument(
-        "--learning-rate", type=positive, default=3e-3, metavar="R", help="step size (default: 0.003)"
+        "--learning-rate", type=arguments.positive, metavar="R", help="step size (default: recommended)"
     )
     training.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="default: adam")
     training.add_argument(
-        "--batch", type=whole(1), default=64, metavar="B", help="minibatch size (default: 64)"
+        "--batch", type=arguments.whole(1), metavar="B", help="minibatch size (default: recommended)"
     )
     training.add_argument(
-        "--samples", type=whole(1), default=1, metavar="S", help="draws of z per point (default: 1)"
+        "--samples", type=arguments.whole(1), metavar="S", help="draws of z per point (default: recommended)"
     )
-    training.add_argument("--seed", type=whole(0), default=0, metavar="K", help="seed of the run (default: 0)")
+    training.add_argument(
+        "--beta", type=arguments.not_negative, default=1.0, metavar="B",
+        help="weight of KL(q‖p(z)) in what is followed; 1 is the ELBO, the terms stay what they are (default: 1)",
+    )  # fmt: skip
+    training.add_argument(
+        "--seed", type=arguments.whole(0), default=0, metavar="K", help="seed of the run (default: 0)"
+    )
     training.add_argument(
         "--precision", choices=("float64", "float32"), default="float64",
         help="of the steps: float32 is faster; the terms are always computed in float64 (default: float64)",
@@ -103,17 +136,21 @@ def run_options() -> Parser:
 
 def parser() -> argparse.ArgumentParser:
     top = Parser(
-        prog="tinyvae", parents=[run_options()], epilog=EXAMPLES,
+        prog="tinyvae", parents=[run_options()], epilog=f"{recommendations()}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Watch, exactly, what a variational autoencoder does at every training step.",
     )  # fmt: skip
     screen = top.add_argument_group("screen")
     screen.add_argument(
-        "--speed", type=speed, default=50.0, metavar="R", help="steps per second, or max (default: 50)"
+        "--speed",
+        type=arguments.speed,
+        default=50.0,
+        metavar="R",
+        help="steps per second, or max (default: 50)",
     )
     screen.add_argument("--paused", action="store_true", help="wait for the space key before training")
     screen.add_argument(
-        "--fps", type=whole(1, 60), default=15, metavar="F", help="frames per second (default: 15)"
+        "--fps", type=arguments.whole(1, 60), default=15, metavar="F", help="frames per second (default: 15)"
     )
     screen.add_argument(
         "--charset",
@@ -124,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
         "--serve", action="store_true", help="show the app in a web browser, on this machine only"
     )
     screen.add_argument(
-        "--port", type=whole(1, 65535), default=8000, metavar="P", help="for --serve (default: 8000)"
+        "--port", type=arguments.whole(1, 65535), default=8000, metavar="P", help="for --serve (default: 8000)"
     )
     top.add_argument("--version", action="store_true", help="print the version")
 
@@ -135,11 +172,11 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", parents=[shared], help="the same run without a screen", description="Train without a screen.",
     )  # fmt: skip
-    train.add_argument("--steps", type=whole(1), metavar="N", help="how many steps (default: 1000)")
+    train.add_argument("--steps", type=arguments.whole(1), metavar="N", help="how many steps (default: 1000)")
     train.add_argument("--out", metavar="FILE", help="write one record a step to this .jsonl or .csv file")
     train.add_argument(
         "--every",
-        type=whole(1),
+        type=arguments.whole(1),
         default=1,
         metavar="K",
         help="compute the terms after every K steps (default: 1)",
@@ -152,7 +189,11 @@ def parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME", help="run: one lesson; check: which (default: all)"
     )
     lessons.add_argument(
-        "--seed", type=whole(0), default=argparse.SUPPRESS, metavar="K", help="of data and runs (default: 0)"
+        "--seed",
+        type=arguments.whole(0),
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help="of data and runs (default: 0)",
     )
     return top
 
@@ -167,10 +208,10 @@ def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None
         config, schedule, last = parse_share(args.share)
         return replace(config, evaluate_every=every), schedule, last
     config = Config(
-        dataset=args.dataset, n=args.points, data_seed=args.data_seed, latent_dim=args.latent_dim,
-        hidden=args.hidden, likelihood=args.likelihood, covariance=args.covariance, noise=args.noise,
-        noise_std=args.noise_std, learning_rate=args.learning_rate, optimizer=args.optimizer,
-        batch_size=args.batch, samples=args.samples, seed=args.seed,
+        dataset=args.dataset, n=args.points, data_seed=args.data_seed, holdout=args.holdout,
+        latent_dim=args.latent_dim, hidden=args.hidden, likelihood=args.likelihood, covariance=args.covariance,
+        noise=args.noise, noise_std=args.noise_std, noise_init=args.noise_init, learning_rate=args.learning_rate,
+        optimizer=args.optimizer, batch_size=args.batch, samples=args.samples, beta=args.beta, seed=args.seed,
         precision=args.precision, evaluate_every=every,
         update=Update(theta=args.freeze != "theta", phi=args.freeze != "phi"),
     )  # fmt: skip

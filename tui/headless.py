@@ -11,14 +11,13 @@ from rich.table import Table
 
 from tinyvae import Diverged, StepRecord
 from tinyvae.records import RecordWriter
-from tinyvae.runs import Config, Schedule, scheduled_steps
+from tinyvae.references import references
+from tinyvae.runs import Config, Run, Schedule, scheduled_steps
 
 from .exit_codes import BAD_INPUT, DIVERGED, GOOD, INTERRUPTED
 from .terms import ELBO, LOG_PX, TERMS
 
-COLUMNS = sorted(
-    TERMS, key=lambda key: key not in (LOG_PX.key, ELBO.key)
-)  # what is bounded and the bound first
+COLUMNS = sorted(TERMS, key=lambda key: key not in (LOG_PX.key, ELBO.key))  # the bound and what it bounds first
 
 
 def one_line(row: dict[str, Any], name: str) -> str:
@@ -68,13 +67,14 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = ()) 
     finally:
         if writer:
             writer.close()
-    _summary(console, name, first, last, worst_residual)
+    _summary(console, run, first, last, worst_residual)
     if writer:
         print(f"{writer.count} records in {writer.path}")
     return code
 
 
-def _summary(console: Console, name: str, first: StepRecord, last: StepRecord, worst_residual: float) -> None:
+def _summary(console: Console, run: Run, first: StepRecord, last: StepRecord, worst_residual: float) -> None:
+    trainer, name = run.trainer, run.data.name
     if first.terms is None or last.terms is None:
         return
     table = Table(title=f"{name}: nats per data point", title_justify="left")
@@ -83,6 +83,13 @@ def _summary(console: Console, name: str, first: StepRecord, last: StepRecord, w
     for term in COLUMNS:
         start, end = getattr(first.terms, term), getattr(last.terms, term)
         table.add_row(term, f"{start:.4f}", f"{end:.4f}", f"{end - start:+.4f}")
+    table.add_section()
+    fresh = trainer.held_out_log_px()
+    if first.held_out_log_px is not None and fresh is not None:
+        start, kind = first.held_out_log_px, "held-out rows" if run.data.truth is None else "fresh points"
+        table.add_row(f"log_px of {kind}", f"{start:.4f}", f"{fresh:.4f}", f"{fresh - start:+.4f}")
+    for reference in references(run.data, trainer.evaluation_x):
+        table.add_row(f"log_px of {reference.name}", "", f"{reference.log_px:.4f}", "")
     console.print(table)
     console.print(
         f"the identity closed to {worst_residual:.0e} at every record; "

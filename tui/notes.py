@@ -35,6 +35,10 @@ def note(history: History, other: History | None, step: int) -> str:
     steps = on.shape[1] - (int(others[-1]) + 1 if len(others) else 0)
     change = {t: np.diff(history.column(t)[step - steps : step + 1]) for t in TERMS}
     theta_on, phi_on = on[:, -1]
+    if (beta := row["beta"]) != 1 and (theta_on or phi_on):
+        if beta > 1:
+            return f"β = {beta:g}: what rises is a looser bound on log p; its best q is ∝ p(z) p(x|z)^(1/β)."
+        return f"β = {beta:g}: what rises may exceed log p; its best q is ∝ p(z) p(x|z)^(1/β), too narrow."
     if not theta_on:
         if not phi_on:
             return "Both are frozen: nothing can move."

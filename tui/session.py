@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyvae import Diverged
+from tinyvae import Diverged, Target
 from tinyvae.evaluation import Evaluation
 from tinyvae.exact.gap import GapSplit, split_gap
 from tinyvae.records import FORMATS, RecordWriter
+from tinyvae.references import TOLERANCE, Reference, references
 from tinyvae.runs import Config, Run, Schedule, share
 from tinyvae.settings import Settings
 
@@ -59,11 +60,18 @@ class Session:
         run, again = make(), make()
         run.trainer.evaluate()  # if this fails, the present run goes on
         self._make = make
-        self.config, self.data, self.model, self.trainer = run.config, run.data, run.model, run.trainer
+        self.config, self.resolved, self.data = run.config, run.resolved, run.data
+        self.model, self.trainer = run.model, run.trainer
         self.replayer = again.trainer
         self.replayer.evaluate_every = 0
         self.other: History | None = None
-        self.selected, self.units = 0, replace(self.units, total=0)
+        self.selected, self.units = self._first_point(), replace(self.units, total=0)
+        self.references: list[Reference] | None = (
+            None  # until somebody looks for them: on a plane they take a while
+        )
+        self._truth: Target | None = None
+        if self.model.latent_dim == 1:
+            self.find_references()
         self._first_settings = self.trainer.settings
         self._begin()
         self.planned.extend(schedule)
@@ -74,6 +82,25 @@ class Session:
         self.open_run(self._make)
         if settings != self._first_settings:
             self._apply(settings, "")
+
+    def _first_point(self) -> int:
+        """The data point that the set recommends to look at: the nearest to a place, or the first."""
+        place = self.data.recommended.look_at
+        if place is None:
+            return 0
+        return int(np.square(self.trainer.evaluation_x - np.array(place)).sum(axis=1).argmin())
+
+    def find_references(self) -> None:
+        """What log p(x) is held against; on bars this takes about a second."""
+        self.references = references(self.data, self.trainer.evaluation_x)
+
+    @property
+    def truth(self) -> Target | None:
+        """The true posterior of each evaluated point, where it can be laid beside the model's: for z ∈ R¹."""
+        truth = self.data.truth
+        if self._truth is None and truth is not None and truth.latent_dim == self.model.latent_dim == 1:
+            self._truth = Target(truth, None, self.trainer.evaluation_x, TOLERANCE)
+        return self._truth
 
     def _begin(self) -> None:
         self.meter: Any = None
@@ -188,7 +215,7 @@ class Session:
             step, evaluation = self.step, self.trainer.evaluate()
         else:
             step, evaluation = self.viewed, self._replay(self.viewed)
-        return View(step, self.history.row(step), evaluation, self.model, self.selected, self.meter)
+        return View(step, self.history.row(step), evaluation, self.model, self.selected, self.truth, self.meter)
 
     def _replay(self, step: int) -> Evaluation:
         if self._replayed[0] != step:
@@ -288,7 +315,7 @@ class Session:
     def _shared(self, history: History) -> str:
         if self._make != self.config.open:
             return ""
-        return share(self.config, tuple(history.schedule), len(history) - 1)
+        return share(self.resolved, tuple(history.schedule), len(history) - 1)
 
     @property
     def would_be_lost(self) -> bool:

@@ -23,6 +23,7 @@ class Quantity:
 
 _BLUE, _ORANGE, _GREEN = ("#56B4E9", "#0072B2"), ("#E69F00", "#8A5000"), ("#2FBF91", "#00795A")
 _PINK, _RED, _PLAIN = ("#DE8DBB", "#A8508A"), ("#F0724A", "#C24A00"), ("#E6E9EE", "#1B1F24")
+_YELLOW = ("#D9CF4A", "#6B6200")
 
 LOG_PX = Quantity(
     "log_px", "log pθ(x)", "log pθ(x) = log ∫ p(z) pθ(x|z) dz", "log p", "log p", *_BLUE,
@@ -63,5 +64,11 @@ Q_RECOVERED = Quantity(
     "by how much φ lowered KL to posterior in a step.",
 )  # fmt: skip
 
+HELD_OUT = Quantity(
+    "held_out_log_px", "log pθ(x), held out", "log pθ(x) of points that are not trained on", "held-out log p",
+    "held out", *_YELLOW,
+    "log p of fresh points from the truth, or of rows kept back from a file. Learning by heart leaves it behind.",
+)  # fmt: skip
+
 TERMS = {term.key: term for term in (LOG_PX, RECONSTRUCTION, KL_PRIOR, KL_POSTERIOR, ELBO)}
-QUANTITIES = TERMS | {other.key: other for other in (RESIDUAL, TARGET_MOVED, Q_RECOVERED)}
+QUANTITIES = TERMS | {other.key: other for other in (RESIDUAL, TARGET_MOVED, Q_RECOVERED, HELD_OUT)}

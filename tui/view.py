@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyvae import Target
 from tinyvae.evaluation import Evaluation
 from tinyvae.model import VAE
 
@@ -46,6 +47,7 @@ class View:
     evaluation: Evaluation
     model: VAE
     selected: int
+    truth: Target | None = None  # the true posteriors, for z ∈ R¹
     meter: Any = None  # measures KL(q ‖ true posterior), in lessons
 
     @cached_property
@@ -76,7 +78,19 @@ class View:
             np.exp(target.joint.log_prior(z)).reshape(shape),
             np.exp(q[pick].log_prob(z[:, None]))[:, 0].reshape(shape),
             density.reshape(shape),
+            self._true_posterior(ticks),
         )
+
+    def _true_posterior(self, ticks: Array) -> Array | None:
+        """p(z|x) of the truth on the grid, turned to the side on which the model has its posteriors.
+
+        No data can tell z from −z: the model may have learned either.
+        """
+        if self.truth is None:
+            return None
+        side = np.vdot(self.truth.posterior_mean, self.evaluation.target.posterior_mean)
+        z = ticks if side >= 0 else -ticks
+        return np.asarray(self.truth.posterior_density(z[:, None], [self.selected])[0])
 
     @cached_property
     def decoded(self) -> Array:
@@ -108,3 +122,4 @@ class Latent:
     prior: Array
     q: Array
     posterior: Array
+    true_posterior: Array | None = None

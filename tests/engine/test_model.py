@@ -147,7 +147,7 @@ def test_eps_without_samples_axis_is_one_sample():
 def test_autograd_computes_only_what_is_wanted(wanted):
     model, theta, phi, x, eps = setting(CONFIGURATIONS[3])
     terms, *both = model.elbo_and_grad_autograd(theta, phi, x, eps)
-    some, *gradients = model.elbo_and_grad_autograd(theta, phi, x, eps, *wanted)
+    some, *gradients = model.elbo_and_grad_autograd(theta, phi, x, eps, 1.0, *wanted)
     assert some == terms
     for want, gradient, full in zip(wanted, gradients, both):
         if want:
@@ -216,7 +216,7 @@ def test_init_is_a_function_of_the_seed_with_unit_fan_in_variance():
         assert not b.any()
         if W.size > 5000:
             assert np.var(W) == pytest.approx(1 / W.shape[0], rel=0.05)
-    assert model.unpack_theta(theta).log_noise_std.tolist() == [0.0]
+    assert model.unpack_theta(theta).log_noise_std.tolist() == [np.log(0.15)]
 
 
 def test_a_model_is_a_frozen_value():

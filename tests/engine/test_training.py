@@ -583,7 +583,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
 
 def test_a_row_has_the_names_used_everywhere():
     columns = {"step", "seconds", "target_moved", "theta_on", "phi_on", "theta_steps", "phi_steps"}
-    columns |= {"grad_norm_theta", "grad_norm_phi"}
+    columns |= {"grad_norm_theta", "grad_norm_phi", "held_out_log_px", "beta"}
     t = trainer(evaluate_every=2)
     without, with_terms = (record.as_row() for record in t.steps(2))
     errors = {f"{name}_error" for name in TERMS[:-1]} | {"error", "residual"}
@@ -591,7 +591,7 @@ def test_a_row_has_the_names_used_everywhere():
     evaluated = {*TERMS, *errors, *by, "checked", "certified"}
     assert set(without) == set(with_terms) == columns | evaluated
     assert all(without[name] is None for name in evaluated | {"target_moved"})
-    assert None not in with_terms.values()
+    assert [name for name, value in with_terms.items() if value is None] == ["held_out_log_px"]
     assert (without["step"], with_terms["step"]) == (1, 2)
     assert with_terms["theta_on"] is True and with_terms["seconds"] > 0
     assert all(isinstance(with_terms[name], float) for name in TERMS)
@@ -685,7 +685,7 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_probabilistic_pca_and_ne
     eigenvalues = np.linalg.eigvalsh(np.cov(x, rowvar=False, bias=True))
     noise = eigenvalues[:2].mean()  # Tipping & Bishop 1999, eq. 8
     best = -0.5 * (3 * np.log(2 * np.pi) + np.log(eigenvalues[2]) + 2 * np.log(noise) + 3)
-    model = tv.VAE(3, 1, hidden=())
+    model = tv.VAE(3, 1, hidden=(), noise_init=1.0)
     t = tv.Trainer(model, x, batch_size=200, samples=32, evaluate_every=100)
     reached = []
     for rate in (0.03, 0.005, 0.0005):
@@ -696,3 +696,97 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_probabilistic_pca_and_ne
     assert best - reached[-1].log_px < 1e-4
     assert 0 <= reached[-1].kl_posterior < 1e-3
     assert np.exp(2 * model.unpack_theta(t.theta).log_noise_std[0]) == pytest.approx(noise, rel=0.01)
+
+
+# ----- β, and points that are not trained on -----
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25, 1.0, 4.0])
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_both_engines_follow_reconstruction_minus_beta_times_kl_prior(beta, covariance):
+    model, r = tv.VAE(3, 2, (5,), covariance=covariance), np.random.default_rng(4)
+    theta, phi = (v + 0.2 * r.standard_normal(v.shape) for v in model.init(1))
+    x, eps = r.standard_normal((6, 3)), r.standard_normal((6, 2))
+    _, *fused = model.elbo_and_grad(theta, phi, x, eps, beta)
+    _, *autograd = model.elbo_and_grad_autograd(theta, phi, x, eps[None], beta)
+    for one, other in zip(fused, autograd):
+        assert np.abs(one - other).max() <= 1e-12 * np.abs(other).max()
+
+    def objective(phi):
+        terms, *_ = model.elbo_and_grad(theta, phi, x, eps)
+        return terms.reconstruction - beta * terms.kl_prior
+
+    d = r.standard_normal(phi.shape)
+    slope = (objective(phi + 1e-5 * d) - objective(phi - 1e-5 * d)) / 2e-5
+    assert fused[1] @ d == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
+def test_the_best_q_under_beta_is_the_prior_times_a_tempered_likelihood(beta):
+    """arg max E_q[log p(x|z)] − β KL(q ‖ p(z)) is q ∝ p(z) p(x|z)^(1/β); here all of it is Gaussian."""
+    model = tv.VAE(2, 1, hidden=(), noise_std=0.8)
+    x = np.random.default_rng(0).standard_normal((50, 2))
+    t = tv.Trainer(
+        model, x, beta=beta, batch_size=50, samples=64, evaluate_every=0, update=tv.Update(theta=False)
+    )
+    for rate in (0.03, 0.003):
+        t.settings = dataclasses.replace(t.settings, phi_rate=rate)
+        list(t.steps(600))
+    ((W, b),) = model.unpack_theta(t.theta).layers
+    precision = 1 + float((W**2).sum()) / 0.8**2 / beta
+    mean = (x - b) @ W[0] / 0.8**2 / beta / precision
+    q = model.encode(t.phi, x)
+    assert q.mean[:, 0] == pytest.approx(mean, abs=0.03)
+    assert np.exp(-2 * q.log_diag[:, 0]) == pytest.approx(precision, rel=0.05)
+
+
+def test_beta_changes_what_is_followed_and_none_of_the_terms():
+    x = tv.load_dataset("arc", n=32).x
+    one, other = (tv.Trainer(tv.VAE(2, 1, (4,)), x, beta=beta, batch_size=16) for beta in (1.0, 4.0))
+    assert one.evaluate().terms == other.evaluate().terms
+    one.step(), other.step()
+    assert np.array_equal(one.theta, other.theta) and not np.array_equal(one.phi, other.phi)
+    with pytest.raises(ValueError, match="beta: expected a number >= 0, got -1"):
+        dataclasses.replace(one.settings, beta=-1)
+
+
+def test_held_out_points_are_looked_at_with_every_tenth_evaluation_and_change_nothing():
+    data = tv.load_dataset("arc", n=32)
+    plain, watched = (tv.Trainer(tv.VAE(2, 1, (4,)), data.x, held_out=h) for h in (None, data.held_out))
+    records = list(watched.steps(21))
+    list(plain.steps(21))
+    assert np.array_equal(plain.theta, watched.theta) and np.array_equal(plain.phi, watched.phi)
+    assert [r.step for r in records if r.held_out_log_px is not None] == [10, 20]
+    watched.step(), watched.step()
+    expected = tv.Target(watched.model, watched.theta, data.held_out).log_px.mean()
+    assert watched.record().held_out_log_px == expected
+    assert plain.record().held_out_log_px is None
+    with pytest.raises(ValueError, match=r"held_out: expected shape \(M, 2\), got \(4, 3\)"):
+        tv.Trainer(tv.VAE(2, 1, (4,)), data.x, held_out=np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ma.masked_equal([[0.1, 0.4], [-999.0, 0.3]], -999.0), "masked cells"),
+        (np.ones((3, 2)) * 1j, "real numbers, got dtype complex128"),
+        (np.array([["0.5", "1"], ["2", "3"]]), "real numbers, got dtype <U3"),
+        (np.zeros((3, 2), "datetime64[s]"), "real numbers, got dtype datetime64"),
+        (np.zeros((3, 0)), r"shape \(N, D\) with N >= 1, got \(3, 0\)"),
+    ],
+)
+def test_what_are_no_data_points_is_refused_in_one_line(x, message):
+    for use in (
+        lambda: tv.Trainer(tv.VAE(2, 1), x),
+        lambda: tv.Target(tv.VAE(2, 1), tv.VAE(2, 1).init(0)[0], x),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+def test_a_callers_array_may_change_afterwards():
+    x = tv.load_dataset("arc", n=16).x
+    kept = x.copy()
+    trainer, target = tv.Trainer(tv.VAE(2, 1), x), tv.Target(tv.VAE(2, 1), tv.VAE(2, 1).init(0)[0], x)
+    x[:] = 7.0
+    assert np.array_equal(trainer.x, kept) and np.array_equal(target.x, kept)

@@ -20,6 +20,7 @@ from textual.theme import BUILTIN_THEMES
 from textual.widgets import Footer, Input, Markdown, OptionList, Static
 
 from tinyvae import DATASETS
+from tinyvae.presets import RECOMMENDED
 from tinyvae.runs import Config
 from tinyvae.tui import keys
 from tinyvae.tui.app import TinyVAE
@@ -424,7 +425,7 @@ async def test_another_model_begins_a_new_run():
         ("hidden", "8,x", "expected widths such as 32,32"),
         ("likelihood", "bernoulli", "expected only 0 and 1"),
         ("noise_std", "-1", "expected a number > 0, got '-1'"),
-        ("covariance", "", "expected diagonal or full, got ''"),
+        ("covariance", "round", "expected diagonal or full, got 'round'"),
         ("precision", "half", "expected float64 or float32, got 'half'"),
     ],
 )
@@ -631,13 +632,16 @@ async def test_choosing_another_dataset_begins_a_run_on_it():
         assert screen_name(app) == "Screen"
 
 
-async def test_another_dataset_keeps_the_options_that_are_not_about_data():
+async def test_another_dataset_takes_what_is_recommended_for_it_and_keeps_the_rest():
     async with opened(replace(SMALL, optimizer="sgd", learning_rate=1e-4, seed=3)) as (app, _):
         await app._open("crossing")
         app.session.run(False)
         await until(lambda: not app._busy.locked())
-        config = app.session.config
-        assert (config.hidden, config.optimizer, config.learning_rate, config.seed) == ((8,), "sgd", 1e-4, 3)
+        config, recommended = app.session.resolved, RECOMMENDED["crossing"]
+        assert (config.hidden, config.learning_rate) == (recommended.hidden, recommended.learning_rate)
+        assert (config.optimizer, config.seed) == ("sgd", 3)
+        nearest = np.linalg.norm(app.session.trainer.evaluation_x, axis=1).argmin()
+        assert app.session.selected == nearest  # it opens at the crossing
 
 
 async def test_a_file_of_the_user_opens(tmp_path):
@@ -889,3 +893,28 @@ async def test_the_other_characters_are_used_when_asked_for(charset):
         await press(pilot, "s", "s")
         text = "".join(strip.text for strip in app.query_one(BoundChart).plot.strips)
         assert any("\u2801" <= character <= "\u28ff" for character in text) == (charset == "braille")
+
+
+# ----- what a run is held against -----
+
+
+async def test_the_truth_and_one_gaussian_are_labelled_lines_and_fresh_points_a_curve():
+    async with opened() as (app, pilot):
+        await press(pilot, "s")
+        text = shown(app)
+        assert "the truth −" in text and "held out −" in text
+        assert "true p(z|x)" in text
+
+
+async def test_on_a_plane_the_references_come_while_the_run_goes_on():
+    async with opened(replace(SMALL, dataset="linear", n=12)) as (app, pilot):
+        await until(lambda: app.session.references is not None)
+        await press(pilot, "s")
+        assert "the truth" in shown(app)
+
+
+async def test_another_weight_of_the_prior_is_seen_in_the_title_and_as_a_mark():
+    async with opened() as (app, pilot):
+        await app._adjust({"beta": 2.0})
+        await press(pilot, "s", "s")
+        assert "β 2" in title(app) and "beta 2.0" in shown(app)

@@ -14,10 +14,9 @@ from tinyvae.tui.history import MAX_SNAPSHOTS, Event, History
 
 
 def record(step: int, **changes: Any) -> StepRecord:
-    values = {"terms": None, "attribution": None, "target_moved": None, "seconds": 0.25} | changes
-    return StepRecord(
-        step, values.pop("update", Update()), grad_norm_theta=None, grad_norm_phi=step / 7, **values
-    )
+    values: dict[str, Any] = dict.fromkeys(StepRecord.__annotations__)
+    values |= {"step": step, "update": Update(), "beta": 1.0, "grad_norm_phi": step / 7, "seconds": 0.25}
+    return StepRecord(**(values | changes))
 
 
 def snapshot(step: int) -> Any:

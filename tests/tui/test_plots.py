@@ -23,6 +23,7 @@ from tinyvae.tui.plots import (
     Contour,
     Curve,
     Heat,
+    Level,
     Look,
     Mark,
     Picture,
@@ -321,6 +322,29 @@ def test_marks_have_a_dotted_line_and_a_label_on_blank_cells():
     plot = line_chart(60, 12, [Series("a", [0, 100], [0, 1])], marks=[Mark(50, "θ off"), Mark(500, "outside")])
     text = "\n".join(lines(plot.strips))
     assert "θ off" in text and "outside" not in text
+
+
+def test_a_level_is_a_labelled_line_and_the_axis_stretches_for_it_only_if_asked():
+    curve = Series("a", [0, 100], [0, 1])
+    for room in (True, False):
+        plot = line_chart(60, 15, [curve], levels=[Level(3.0, "the truth", room), Level(-50.0, "one Gaussian")])
+        text = lines(plot.strips)
+        assert "one Gaussian" not in "\n".join(text)
+        labelled = [row for row, line in enumerate(text) if "the truth 3.0000" in line]
+        assert len(labelled) == room
+        assert plot.text.endswith("the truth 3.0000, one Gaussian −50.000")
+    plot = line_chart(60, 15, [curve], levels=[Level(0.5, "half")])
+    (row,) = (row for row, line in enumerate(lines(plot.strips)) if "half 0.5000" in line)
+    assert abs(y_at(plot, row) - 0.5) <= 2 * abs(y_at(plot, 5) - y_at(plot, 6))
+
+
+@pytest.mark.parametrize("height", [6, 8, 12])
+def test_labels_of_levels_stand_in_the_order_of_their_values_however_close(height):
+    curve = Series("a", [0, 100], [-20, -4])
+    levels = [Level(-1.6, "lower", True), Level(-0.5, "upper", True)]
+    text = lines(line_chart(60, height, [curve], levels=levels).strips)
+    (upper,), (lower,) = ([k for k, line in enumerate(text) if name in line] for name in ("upper", "lower"))
+    assert upper < lower
 
 
 def test_the_y_axis_follows_what_the_window_shows():

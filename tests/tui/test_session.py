@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyvae import TERMS, Update
+from tinyvae import TERMS, Target, Update
 from tinyvae.runs import Config, parse_share, scheduled_steps
 from tinyvae.tui import history as history_module
 from tinyvae.tui.session import SPEEDS, Session
@@ -540,7 +540,7 @@ def test_data_on_which_no_run_can_begin_keep_the_present_one(tmp_path):
     session = Session(SMALL)
     go(session, 3)
     with pytest.raises((ValueError, ArithmeticError), match="finite|unit scale"):
-        session.open(replace(SMALL, dataset=str(tmp_path / "huge.csv"), n=None))
+        session.open(replace(SMALL, dataset=str(tmp_path / "huge.csv"), n=None, noise_std=1.0))
     assert (session.config, session.step, session.data.name) == (SMALL, 3, "arc")
     assert session.trainer.x.shape == (40, 2)
     go(session, 1)
@@ -614,3 +614,67 @@ def test_the_run_before_a_branch_has_a_line_of_its_own():
     trainer = config.open().trainer
     assert [record.step for record in scheduled_steps(trainer, schedule, last)][-1] == 6
     assert trainer.theta.tobytes() == theta.tobytes()
+
+
+# ----- what a run is held against -----
+
+
+def test_a_run_opens_at_the_point_that_its_set_recommends():
+    session = Session(replace(SMALL, dataset="crossing"))
+    x = session.trainer.evaluation_x
+    assert session.selected == np.linalg.norm(x, axis=1).argmin()
+    assert Session(SMALL).selected == 0
+
+
+def test_on_a_line_the_truth_is_known_at_once_and_on_a_plane_when_it_was_looked_for():
+    session = Session(SMALL)
+    assert [one.name for one in session.references] == ["the truth", "one Gaussian"]
+    plane = Session(replace(SMALL, dataset="linear", n=20))
+    assert plane.references is None and plane.truth is None
+    plane.find_references()
+    assert [one.name for one in plane.references] == ["the truth", "one Gaussian"]
+
+
+def test_the_true_posterior_is_drawn_on_the_side_that_the_model_chose():
+    session = Session(replace(SMALL, dataset="crossing", n=60))
+    go(session, 5)
+    latent = session.view().latent
+    step = latent.ticks[1] - latent.ticks[0]
+    assert latent.true_posterior.sum() * step == pytest.approx(1, abs=1e-3)
+    inner = latent.true_posterior[1:-1]
+    tops = (
+        (inner > latent.true_posterior[:-2])
+        & (inner > latent.true_posterior[2:])
+        & (inner > 0.05 * inner.max())
+    )
+    assert tops.sum() == 2  # at the crossing
+    session.trainer.theta[:16] *= -1  # the first layer of the decoder: z becomes −z
+    session.trainer._evaluation = None
+    view = session.view()
+    again = replace(view, evaluation=session.trainer.evaluate()).latent
+    assert again.true_posterior == pytest.approx(latent.true_posterior[::-1], abs=1e-9)
+
+
+def test_beta_is_in_the_line_in_the_records_and_in_words():
+    session = Session(SMALL)
+    go(session, 2)
+    session.change("beta 4.0", beta=4.0)
+    go(session, 2)
+    assert session.history.column("beta").tolist() == [1, 1, 1, 4, 4]
+    assert ":@2:beta=4.0:" in session.share_string
+    assert session.note(4).startswith("β = 4: what rises is a looser bound on log p")
+    session.change("beta 0.5", beta=0.5)
+    go(session, 1)
+    assert "may exceed log p" in session.note(5)
+    session.change("beta 1.0", beta=1.0)
+    go(session, 1)
+    assert "β" not in session.note(6)
+
+
+def test_fresh_points_are_looked_at_with_every_tenth_evaluation():
+    session = Session(SMALL)
+    go(session, 12)
+    held_out = session.history.column("held_out_log_px")
+    assert np.flatnonzero(np.isfinite(held_out)).tolist() == [0, 10]
+    expected = Target(session.model, session.trainer.theta, session.data.held_out).log_px.mean()
+    assert session.trainer.held_out_log_px() == expected

@@ -140,7 +140,8 @@ class Exact:
     ) -> "Exact":
         """Adam on the exact gradient; `last`: the rate falls evenly, in the log, to this part of itself."""
         for k in range(steps):
-            *_, g_theta, g_phi = self.gradient(self.theta, self.phi, self.x, self.eps, theta, phi)
+            at = self.theta, self.phi, self.x, self.eps
+            *_, g_theta, g_phi = self.gradient(*at, want_theta=theta, want_phi=phi)
             now = rate * last ** (k / steps)
             if theta:
                 self.adam.update(self.theta, g_theta, self.states[0], now)

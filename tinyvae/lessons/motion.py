@@ -64,19 +64,17 @@ BOTH_MOVE = Lesson(
     measure=measure_both,
     claims=(
         Claim(
-            "steps in which the ELBO rose and kl_posterior rose too (of 600)", "both", low=25, seen="55 to 104"
+            "steps in which the ELBO rose and kl_posterior rose too (of 600)", "both", low=25, seen="85 to 143"
         ),
         Claim(
             "the largest rise of kl_posterior between two steps while the ELBO rose (nats)",
             "longest",
-            low=0.001,
-            seen="0.00315 to 0.0328",
+            low=0.1,
+            seen="0.61 to 7.5",
         ),
-        Claim("the ELBO rises over the run (nats)", "gain", low=0.1, seen="0.275 to 2.21"),
+        Claim("the ELBO rises over the run (nats)", "gain", low=10.0, seen="67.9 to 124"),
         Claim("steps in which the target stood still", "never_still", 0, 0, seen="0"),
-        Claim(
-            "what φ did to kl_posterior, over all steps (nats)", "by_phi", high=-0.02, seen="-1.63 to -0.117"
-        ),
+        Claim("what φ did to kl_posterior, over all steps (nats)", "by_phi", high=-5.0, seen="-46.8 to -19.3"),
     ),
     explain=lambda m: (
         f"The ELBO rose in {m['rose']:.0f} of {m['steps']:.0f} steps, and in {m['both']:.0f} of these "
@@ -110,13 +108,15 @@ def _share_of_both(rows: Rows) -> int:
 
 # ----- 6 -----
 
+FITTED = 2000  # steps of φ alone; after fewer q has not closed the gap yet, and θ has less to open
+
 
 def measure_theta(seed: int) -> Measured:
     fresh = THETA_ALONE.open(seed, evaluate_every=50)
     closing = train_and_record(fresh, 300, THETA_ONLY)
     fitted = THETA_ALONE.open(seed, evaluate_every=50)
     fitted.trainer.evaluate_every = 0
-    steps(fitted, 500, PHI_ONLY)
+    steps(fitted, FITTED, PHI_ONLY)
     fitted.trainer.evaluate_every = 50
     opening = train_and_record(fitted, 300, THETA_ONLY)
     return {
@@ -144,15 +144,15 @@ THETA_ALONE = Lesson(
     claims=(
         Claim("kl_prior takes one value, bit for bit (how many values)", "kl_prior_values", 1, 1, seen="1"),
         Claim(
-            "after φ was fitted, θ opens the gap (kl_posterior, times)", "opening", low=1.5, seen="3.08 to 9.07"
+            "after φ was fitted, θ opens the gap (kl_posterior, times)", "opening", low=1.5, seen="2.44 to 17.7"
         ),
         Claim(
             "from the first weights, θ closes some of it (kl_posterior, times)",
             "closing",
-            high=0.9,
-            seen="0.184 to 0.747",
+            high=0.5,
+            seen="0.0119 to 0.178",
         ),
-        Claim("log_px rises in both (nats, the smaller)", "log_px", low=0.05, seen="0.408 to 0.896"),
+        Claim("log_px rises in both (nats, the smaller)", "log_px", low=0.5, seen="2.22 to 5.88"),
     ),
     explain=lambda m: (
         f"kl_prior stayed {m['kl_prior']:.6f}, {BIT}. After φ had been fitted, 300 steps of θ took "
@@ -181,7 +181,7 @@ THETA_ALONE = Lesson(
                 f"log_px stayed {rows[-1]['log_px']:.6f}; kl_posterior went from "
                 f"{from_to(rows, 'kl_posterior')}."
             ),
-            500,
+            FITTED,
             {"theta": False, "phi": True},
         ),
         Phase(
@@ -244,7 +244,7 @@ E_AND_M = Lesson(
             "every phase: certified terms against the closed form (largest difference)",
             "closed_form",
             high=1e-6,
-            seen="1.67e-13 to 1.81e-11",
+            seen="1.83e-10 to 4.82e-10",
         ),
         Claim("φ-phases: log_px does not move (nats)", "flat", 0, 0, seen="0"),
         Claim(

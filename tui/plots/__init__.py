@@ -8,13 +8,13 @@ from .axes import LINEAR, LOG, SYMLOG, Range, Scale, value_label
 from .canvas import Canvas, Charset, mix
 from .fields import Contour, Heat, color_ramp, density_levels
 from .frame import Look, Plot
-from .linechart import Band, Mark, Series, line_chart
+from .linechart import Band, Level, Mark, Series, line_chart
 from .pictures import Picture, pictures
 from .scatter import Curve, Points, plane
 from .window import Window
 
 __all__ = [
-    "LINEAR", "LOG", "SYMLOG", "Band", "Canvas", "Charset", "Contour", "Curve", "Heat", "Look", "Mark", "Picture",
-    "Plot", "Points", "Range", "Scale", "Series", "Window", "color_ramp", "density_levels", "line_chart", "mix",
-    "pictures", "plane", "value_label",
+    "LINEAR", "LOG", "SYMLOG", "Band", "Canvas", "Charset", "Contour", "Curve", "Heat", "Level", "Look", "Mark",
+    "Picture", "Plot", "Points", "Range", "Scale", "Series", "Window", "color_ramp", "density_levels", "line_chart",
+    "mix", "pictures", "plane", "value_label",
 ]  # fmt: skip

@@ -53,6 +53,15 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A labelled horizontal line at y, to hold curves against; with `room` the y axis stretches to show it."""
+
+    y: float
+    label: str
+    room: bool = False
+
+
+@dataclass(frozen=True)
 class Mark:
     """A labelled vertical line at x: a switch was toggled here, or the truth lies here."""
 
@@ -72,6 +81,7 @@ def line_chart(
     settled: float = -np.inf,
     band: Band | None = None,
     marks: Sequence[Mark] = (),
+    levels: Sequence[Level] = (),
     crosshair: float | None = None,
     hint: str = "no data yet",
     x_name: str = "step",
@@ -98,6 +108,7 @@ def line_chart(
     y_all = y_all[np.isfinite(y.scale.forward(y_all))]
     if y_all.size == 0 or not any(np.isfinite(ys).any() for _, ys in visible):
         return _empty(width, height, series, look, hint)
+    y_all = np.concatenate([y_all, [level.y for level in levels if level.room]])
     y_ends = y.fit(float(y_all.min()), float(y_all.max()))
 
     at = crosshair if crosshair is not None and np.isfinite(crosshair) else None
@@ -110,6 +121,8 @@ def line_chart(
     frame.legend(_entries(series, labels, look), "" if at is None else where)
     for mark in marks:
         _vertical(frame, mark.x, look.faint)
+    for level in levels:
+        _horizontal(frame, level.y, look.faint)
     if at is not None:
         _vertical(frame, at, look.text)
     drawn = {}
@@ -125,10 +138,12 @@ def line_chart(
         upper, lower = (_by_column(frame, *drawn[name]) for name in (band.upper, band.lower))
         frame.area.fill_between(upper, lower, band.color)
     _mark_labels(frame, marks)
+    _level_labels(frame, levels, list(drawn.values()))
     if at is not None:
         for one, value in zip(series, values, strict=True):
             frame.area.points(frame.x(at), frame.y(value), one.color, "●")
     text = ", ".join(f"{one.name} {label}".strip() for one, label in zip(series, labels, strict=True))
+    text += "".join(f", {level.label} {value_label(level.y)}" for level in levels)
     return frame.finish(f"{where}: {text}")
 
 
@@ -228,6 +243,28 @@ def _vertical(frame: Frame, x: float, style: str) -> None:
     """A dotted vertical line."""
     rows = np.arange(0, frame.area.dots_high, 2 if frame.area.down > 1 else 1) + 0.5
     frame.area.points(np.full(rows.size, float(frame.x(x))), rows, style, glyph=":")
+
+
+def _horizontal(frame: Frame, y: float, style: str) -> None:
+    """A dotted horizontal line."""
+    columns = np.arange(0, frame.area.dots_wide, 4 if frame.area.across > 1 else 2) + 0.5
+    frame.area.points(columns, np.full(columns.size, float(frame.y(y))), style, glyph="-")
+
+
+def _level_labels(frame: Frame, levels: Sequence[Level], curves: Sequence[tuple[Array, Array]]) -> None:
+    """Each level's label and value at its right end, on the line or near it where a curve is; never out of order."""
+    area, free = frame.area, 0
+    for level in sorted(levels, key=lambda level: -level.y):
+        label = plain(f"{level.label} {value_label(level.y)}", area.charset)
+        row, column = int(float(frame.y(level.y)) // area.down), area.width - len(label) - 1
+        if column < 0 or not 0 <= row < area.height:
+            continue
+        hidden = [(py // area.down)[px >= column * area.across] for px, py in curves]
+        taken = set(np.concatenate([np.zeros(0), *hidden]).astype(int).tolist())
+        near = [r for r in (row, row - 1, row + 1, row + 2) if free <= r < area.height and r not in taken]
+        if near:
+            area.text(column, near[0], label, frame.look.axis)
+            free = near[0] + 1
 
 
 def _mark_labels(frame: Frame, marks: Sequence[Mark]) -> None:

@@ -14,6 +14,7 @@ FIELDS: tuple[tuple[str, str, type], ...] = (
     ("phi_steps", "updates of φ per step (0–10)", int),
     ("samples", "draws of z per data point", int),
     ("batch_size", "minibatch size", int),
+    ("beta", "β, the weight of KL(q‖p(z)) in what is followed (1: the ELBO)", float),
     ("optimizer", "optimiser: adam or sgd", str),
 )
 
@@ -34,6 +35,7 @@ def _parse(name: str, kind: type, text: str) -> Any:
         value = kind(text)
         (Update if name.endswith("_steps") else Settings)(**{name: value})
     except ValueError:
-        expected = {float: "a number > 0", int: "a whole number in range", str: "adam or sgd"}[kind]
+        numbers = "a number >= 0" if name == "beta" else "a number > 0"
+        expected = {float: numbers, int: "a whole number in range", str: "adam or sgd"}[kind]
         raise ValueError(f"expected {expected}, got {text!r}") from None
     return value

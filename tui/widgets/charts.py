@@ -9,9 +9,19 @@ from textual.message import Message
 
 from ..history import History
 from ..palette import background, colors, look
-from ..plots import LINEAR, LOG, SYMLOG, Band, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
+from ..plots import LINEAR, LOG, SYMLOG, Band, Level, Mark, Plot, Range, Scale, Series, Window, line_chart, mix
 from ..session import Session
-from ..terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, Q_RECOVERED, RECONSTRUCTION, TARGET_MOVED, Quantity
+from ..terms import (
+    ELBO,
+    HELD_OUT,
+    KL_POSTERIOR,
+    KL_PRIOR,
+    LOG_PX,
+    Q_RECOVERED,
+    RECONSTRUCTION,
+    TARGET_MOVED,
+    Quantity,
+)
 from ..view import View
 from .panel import Panel
 
@@ -153,11 +163,11 @@ class StepChart(Panel):
                 color = mix(ground, palette[one.key], 0.45)
                 values = self._drawn(session.other, one, session)
                 series.append(Series("", steps, values, color, value="", connect=True))
+        series += self.extra(session, palette)  # below the columns, which nothing may hide
         steps = session.history.column("step")
         for one in self.COLUMNS:
             values = self._drawn(session.history, one, session)
             series.append(Series(one.short, steps, values, palette[one.key], connect=True))
-        series += self.extra(session, palette)
         looked_at = None if session.viewed is None else view.step
         crosshair = looked_at if self.pointed is None else self.pointed
         last, now = float(session.step), float(view.step)
@@ -167,7 +177,7 @@ class StepChart(Panel):
             size.width, size.height, series, look=look(self), x=self.x, y=self.y, window=ends, gutter=GUTTER,
             settled=SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0, band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
-            crosshair=crosshair,
+            levels=self.levels(session), crosshair=crosshair,
         )  # fmt: skip
 
     def _drawn(self, history: History, what: Quantity, session: Session) -> Any:
@@ -179,6 +189,10 @@ class StepChart(Panel):
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
         """What a chart shows besides columns of the history."""
+        return []
+
+    def levels(self, session: Session) -> list[Level]:
+        """Horizontal lines to hold the curves against."""
         return []
 
     def band(self, palette: dict[str, str]) -> Band | None:
@@ -193,8 +207,23 @@ class BoundChart(StepChart):
     HELP = (
         "How well the model explains the data (log p) and the bound that training raises (ELBO). "
         f"The shaded gap between them is {KL_POSTERIOR.symbol}: how far q is from the posterior of the present θ. "
-        "A bound can never lie above what it bounds."
+        "A bound can never lie above what it bounds. Held out: log p of points that are not trained on; where it "
+        "falls behind, the model learns its data by heart. The level lines: the truth's log p, and that of one "
+        "Gaussian (for bits: of independent bits), which any model with a z should pass."
     )
+
+    def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
+        """log p of points that are not trained on."""
+        values = self.values(session.history, HELD_OUT, session)
+        if not np.isfinite(values).any():
+            return []
+        steps = session.history.column("step")
+        return [Series(HELD_OUT.short, steps, values, palette[HELD_OUT.key], connect=True)]
+
+    def levels(self, session: Session) -> list[Level]:
+        """The truth's log p, which the axis always shows, and that of a model without z, if it lies there."""
+        of = session.references or ()
+        return [Level(one.log_px * session.units.factor, one.name, one.name == "the truth") for one in of]
 
     def band(self, palette: dict[str, str]) -> Band:
         return Band(LOG_PX.short, ELBO.short, mix(background(self), palette[KL_POSTERIOR.key], 0.3))

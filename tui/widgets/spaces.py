@@ -38,7 +38,9 @@ class LatentPanel(Panel):
     HELP = (
         "Where the chosen data point can come from: the prior p(z) before seeing x, the posterior pθ(z|x) that the "
         "decoder implies, and the encoder's q(z|x) that tries to match it. The pale curve is the posterior some "
-        "steps ago: while θ learns, the target moves. n and N choose another x."
+        "steps ago: while θ learns, the target moves. The faint one is the true posterior, where it is known and z "
+        "is one number (z and −z are the same to any data: it is drawn on the model's side). n and N choose another "
+        "x."
     )
 
     def __init__(self, **kwargs: Any):
@@ -67,6 +69,9 @@ class LatentPanel(Panel):
                 Series("pθ(z|x)", latent.ticks, latent.posterior, palette["posterior"], fill=fill, value=""),
                 Series("q(z|x)", latent.ticks, latent.q, palette["q"], value=""),
             ]
+            if latent.true_posterior is not None:
+                true = Series("true p(z|x)", latent.ticks, latent.true_posterior, palette["faint"], value="")
+                series.insert(1, true)
             if name:
                 series.insert(1, Series(name, ghost.ticks, ghost.posterior, pale, value=""))
             window = (float(latent.ticks[0]), float(latent.ticks[-1]))

@@ -22,7 +22,8 @@ TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
 
 def random_setting(latent_dim, seed, n=3, scale=1.0, D=3, **arguments):
     """A model with random weights and biases, and data that it made itself."""
-    model = tv.VAE(D, latent_dim, **{"hidden": (6, 5), **arguments})
+    noise = {} if "bernoulli" in arguments.values() else {"noise_init": 1.0}
+    model = tv.VAE(D, latent_dim, **{"hidden": (6, 5), **noise, **arguments})
     r = np.random.default_rng(seed)
     theta, phi = (scale * (v + 0.3 * r.standard_normal(v.shape)) for v in model.init(seed))
     out = model.decode(theta, r.standard_normal((n, latent_dim)))
