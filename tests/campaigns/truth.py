@@ -10,8 +10,10 @@ Exit code 1 if one that is certified is wrong by more than its error.
 
 import argparse
 import collections
+import math
 import sys
 import time
+from fractions import Fraction
 
 import numpy as np
 
@@ -95,14 +97,19 @@ def truth_on_the_line(model, theta, x, mean, std):
     log_likelihood = decoder(model, theta)
     reach = 80.0
     edges = bends(model, theta, -reach, reach)
-    inner = np.concatenate([edges[:-1, None] + np.diff(edges)[:, None] * np.linspace(0, 1, 41)], axis=None)
+    inner = np.unique(np.concatenate([edges, np.linspace(-8, 8, 80_001)]))
     logs = log_likelihood(x, inner) - 0.5 * inner**2
-    for _ in range(6):  # onto the highest place
-        k = int(logs.argmax())
-        near = np.linspace(inner[max(k - 1, 0)], inner[min(k + 1, len(inner) - 1)], 201)
-        inner, logs = near, log_likelihood(x, near) - 0.5 * near**2
-    peak, top = logs.max(), inner[int(logs.argmax())]
-    marks = top + np.concatenate([s * 10.0 ** np.arange(-9, 1.0) for s in (-1, 1)])
+    tops = np.flatnonzero((logs[1:-1] >= logs[:-2]) & (logs[1:-1] >= logs[2:])) + 1
+    tops = tops[np.argsort(-logs[tops])[:40]]  # the highest places, each looked at closely
+    lo, hi = inner[np.maximum(tops - 1, 0)], inner[np.minimum(tops + 1, len(inner) - 1)]
+    for _ in range(6):
+        z = lo[:, None] + (hi - lo)[:, None] * np.linspace(0, 1, 41)
+        at = (log_likelihood(x, z.ravel()) - 0.5 * z.ravel() ** 2).reshape(z.shape)
+        k, rows = at.argmax(axis=1), np.arange(len(z))
+        lo, hi = z[rows, np.maximum(k - 1, 0)], z[rows, np.minimum(k + 1, 40)]
+    peak = float(max(at.max(), logs.max()))
+    steps = np.concatenate([[-1], [1]])[:, None] * 10.0 ** np.arange(-9, 1.0)
+    marks = (0.5 * (lo + hi)[:, None] + steps.ravel()).ravel()
     edges = np.unique(np.clip(np.concatenate([edges, marks]), -reach, reach))
     mass, doubt = integral(lambda z: np.exp(log_likelihood(x, z) - 0.5 * z**2 - peak), edges)
     log_px, log_px_doubt = np.log(mass) + peak - 0.5 * LOG_2PI, doubt / mass
@@ -217,7 +224,54 @@ def scaled(r):
     return model, theta, data(r, model, theta), any_q(r, 3)
 
 
-KINDS = [ordinary, wide_or_narrow_q, bump, bump, steep, needle, far_mode, scaled]
+def linear_plane(r):
+    """A linear Gaussian model on a plane: anything from round to needle-like posteriors, any units and offsets."""
+    D, unit = int(r.integers(1, 5)), 10.0 ** r.uniform(-8, 8)
+    model = tv.VAE(D, 2, hidden=(), covariance="full", noise="per-dimension")
+    theta = np.zeros(model.theta_size)
+    u = model.unpack_theta(theta)
+    u.layers[0][0][:] = unit * r.standard_normal((2, D)) * 10 ** r.uniform(-3, 0.5, (2, 1))
+    u.layers[0][1][:] = unit * r.standard_normal(D) * 10 ** r.uniform(-2, 3)
+    u.log_noise_std[:] = np.log(unit) + r.uniform(-7, 1, D)
+    return model, theta, data(r, model, theta), any_q(r, 3, L=2)
+
+
+KINDS = [linear_plane, ordinary, wide_or_narrow_q, bump, bump, steep, needle, far_mode, scaled]
+
+
+def truth_of_linear(model, theta, x, mean, C):
+    """The same for a linear Gaussian model on a plane, in exact rational arithmetic of the numbers given."""
+    ((W, b),), F = model.unpack_theta(theta).layers, Fraction
+    W, v = (
+        [[F(w) for w in row] for row in W.tolist()],
+        [F(math.exp(2 * s)) for s in theta[model.decoder_size :].tolist()],
+    )
+    r = [F(float(p)) - F(float(o)) for p, o in zip(x, b)]
+    mean, C = [F(m) for m in mean.tolist()], [[F(c) for c in row] for row in C.tolist()]
+    cov = [[sum(C[i][k] * C[j][k] for k in (0, 1)) for j in (0, 1)] for i in (0, 1)]
+
+    def inner(p, o):
+        return sum(a * c / s for a, c, s in zip(p, o, v))
+
+    P = [[(i == j) + inner(W[i], W[j]) for j in (0, 1)] for i in (0, 1)]
+    det = P[0][0] * P[1][1] - P[0][1] ** 2
+    S = [[P[1][1] / det, -P[0][1] / det], [-P[0][1] / det, P[0][0] / det]]
+    h = [inner(W[0], r), inner(W[1], r)]
+    m = [S[i][0] * h[0] + S[i][1] * h[1] for i in (0, 1)]
+    constant = -0.5 * (len(v) * math.log(2 * math.pi) + sum(math.log(s) for s in v))
+    log_px = constant - float(inner(r, r) - h[0] * m[0] - h[1] * m[1]) / 2 - math.log(det) / 2
+    off = [p - mean[0] * W[0][k] - mean[1] * W[1][k] for k, p in enumerate(r)]
+    spread = sum(cov[i][j] * (P[i][j] - (i == j)) for i in (0, 1) for j in (0, 1))
+    reconstruction = constant - float(inner(off, off) + spread) / 2
+    d = [mean[i] - m[i] for i in (0, 1)]
+    quad = sum(P[i][j] * (d[i] * d[j] + cov[i][j]) for i in (0, 1) for j in (0, 1))
+    log_dets = math.log(det) + 2 * math.log(C[0][0] * C[1][1])
+    doubt = 1e-15 * (1 + abs(constant) + len(v) + sum(abs(math.log(s)) for s in v))
+    return {
+        "log_px": (log_px, doubt + 1e-15 * abs(log_px)),
+        "reconstruction": (reconstruction, doubt + 1e-15 * abs(reconstruction)),
+        "kl_posterior": (float(quad) / 2 - 1 - log_dets / 2, doubt + 2e-15 * float(quad)),
+    }
 
 
 def examine(seed):
@@ -230,7 +284,10 @@ def examine(seed):
     points = []
     for n in range(len(x)):
         with np.errstate(all="ignore"):
-            expected = truth_on_the_line(model, theta, x[n], q.mean[n, 0], float(np.exp(q.log_diag[n, 0])))
+            if model.latent_dim == 1:
+                expected = truth_on_the_line(model, theta, x[n], q.mean[n, 0], float(np.exp(q.log_diag[n, 0])))
+            else:
+                expected = truth_of_linear(model, theta, x[n], q.mean[n], q.cholesky[n])
         wrong = []
         for name, (value, doubt) in expected.items():
             miss = abs(getattr(got, name)[n] - value)

@@ -214,3 +214,10 @@ def test_softplus_keeps_its_digits_where_it_is_small():
 
 def test_kl_of_the_prior_itself_is_zero():
     assert ops.gaussian_kl(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((3, 1))).tolist() == [0, 0, 0]
+
+
+def test_softplus_is_smooth_at_zero():
+    second = elementwise_grad(elementwise_grad(ops.softplus))
+    assert np.allclose(
+        second(np.array([0.0, 0.5, -0.5])), [0.25, *([ops.sigmoid(0.5) * ops.sigmoid(-0.5)] * 2)]
+    )

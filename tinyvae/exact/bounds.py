@@ -39,7 +39,8 @@ class Discs(NamedTuple):
     pole: Array  # about how far the nearest pole of a unit is, for `intervals`, (M,)
 
     def of(self, some: slice) -> "Discs":
-        return Discs(*(part[..., some, :] for part in self[:5]), *(part[some] for part in self[5:]))
+        re, im, slope, bend, moves = (part[..., some, :] for part in self[:5])
+        return Discs(re, im, slope, bend, moves, self.free[some], self.pole[some])
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
@@ -290,7 +291,7 @@ class BernoulliLikelihood:
         return columns
 
     def free(self, d: Discs) -> Bools:
-        """On which discs log p(x|z) is analytic, (M,): log σ(l) has a branch point at l = iπ, where σ has its pole."""
+        """On which discs log p(x|z) is analytic, (M,): log σ(l) branches at l = iπ, where σ has its pole."""
         return d.free & (np.abs(d.im) + d.moves < np.pi).all(axis=1)
 
     def information(self, d: Discs) -> Array:
@@ -323,7 +324,7 @@ class BernoulliLikelihood:
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def bounds(self, d: Discs, rho: Array, upwards: bool = False) -> Bounds:
-        """φ = Σ x log|σ(l)| + (1 − x) log|σ(−l)|; σ has poles at l = iπ(2k + 1), and log σ a branch beyond |Im l| = π."""
+        """φ = Σ x log|σ(l)| + (1 − x) log|σ(−l)|, on discs where |Im l| < π."""
         off_one, off_zero, v = self._steepest(d)
         log_one, log_zero = _log_sigmoid(d.re, d.im)  # log σ(l) and log σ(−l), complex
         length = np.sqrt(d.slope[:, 0] ** 2 + d.slope[:, 1] ** 2)

@@ -158,6 +158,9 @@ class _UnderQ:
         error = np.where(self.support.resolved, got.error, np.inf)
         kl_prior = self.q.kl_prior if self._closed else got.value[2]
         kl_prior_error = 4 * EPS * np.abs(kl_prior) if self._closed else error[2]
+        if (unit := target.unit_roundoff) > EPS:  # functions that compute in float32
+            error = error + 8 * unit * (1 + np.abs(got.value[0]) + np.abs(got.value[1]) + np.abs(kl_prior))
+            kl_prior_error = kl_prior_error + 8 * unit * (1 + np.abs(kl_prior))
         errors = proven.error, error[0], kl_prior_error, error[1] + target.error
         checked = proven.checked & (np.maximum.reduce(errors[1:]) <= INTEGRALS * self.tolerance)
         return Decomposition(

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ..checks import Array, Ints
-from .joint import Joint
+from .joint import Callables, Joint
 from .quadrature import EPS, Estimate, Tiles, certify, keep_freed_memory
 from .scan import scan
 from .tables import Tables
@@ -27,6 +27,24 @@ class _Part:
     tiles: Tiles
     density: Array | None  # (P, T), not normalised; None if there was no room to keep it
     mass: Array  # its sum, (n,)
+
+
+def is_normalised(joint: Callables, tolerance: float) -> bool:
+    """False where the prior, summed as the joint is, does not hold 1: mass was not seen, or it has none.
+
+    A mode that the search missed, a hard edge inside a cell, a missing constant: all show here.
+    """
+
+    def certain(x: Array, z: Array) -> Array:
+        return np.zeros(len(z))
+
+    prior = _Prior(certain, joint.log_prior_of, joint.latent_dim, joint.support)
+    alone = Halving(prior, np.zeros((1, 1)), tolerance)
+    return not abs(alone.log_px[0]) > 1e-6 + alone.error[0]
+
+
+class _Prior(Callables):
+    """A prior alone, which nobody has to ask whether it is normalised."""
 
 
 class Halving:
@@ -53,6 +71,12 @@ class Halving:
         with np.errstate(over="ignore", invalid="ignore"):
             error = result.error.max(axis=0) + np.exp(support.left_out - self.log_px)
         self.error = np.where(resolved & ~np.isnan(error), error, np.inf)
+        self.unit_roundoff = joint.unit_roundoff(x) if isinstance(joint, Callables) else EPS
+        self.error += np.where(
+            self.unit_roundoff > EPS, 8 * self.unit_roundoff * (1 + np.abs(self.log_px)), 0.0
+        )
+        if type(joint) is Callables and not is_normalised(joint, tolerance):
+            self.error[:] = np.inf
 
     @property
     def checked_error(self) -> Array:
@@ -98,7 +122,7 @@ class Halving:
 
     @cached_property
     def moments(self) -> tuple[Array, Array, Array, Array]:
-        """Mean (N, L) and covariance (N, L, L) of the posteriors, and how far they are from those of half the nodes."""
+        """Mean (N, L) and covariance (N, L, L) of the posteriors, and how far half of the nodes are from them."""
         L = self.joint.latent_dim
         mean, cov = np.empty((len(self), L)), np.empty((len(self), L, L))
         mean_error, cov_error = np.empty_like(mean), np.empty_like(cov)

@@ -107,6 +107,12 @@ class Callables:
             raise ValueError("decompose: expected a model with an encoder, got Callables without one")
         return self.encoder(x)
 
+    def unit_roundoff(self, x: Array) -> float:
+        """Of the numbers in which the functions compute: 1.2e-7 where one of them answers in float32."""
+        z = np.full((1, self.latent_dim), np.clip(0.5, *self.support))
+        answers = np.asarray(self.likelihood(x[:1], z)), np.asarray(self.log_prior_of(z))
+        return max(float(np.finfo(a.dtype).eps) if a.dtype.kind == "f" else 0.0 for a in answers)
+
     def log_prior(self, z: Array) -> Array:
         return log_densities("log_prior", self.log_prior_of(z), z)
 
@@ -179,7 +185,7 @@ class VAEJoint:
 
     @cached_property
     def centred_layers(self) -> list[tuple[Array, Array, Array]]:
-        """The decoder without the last bias of a Gaussian's mean, which `centred` takes from the data: less cancels."""
+        """The decoder without the last bias of a Gaussian's mean, which `centred` takes from the data."""
         *first, (W, size, b) = self._layers
         return [*first, (W, size, b if self.model.likelihood == "bernoulli" else 0 * b)]
 

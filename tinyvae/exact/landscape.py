@@ -24,6 +24,9 @@ class Landscape:
     a: Array  # (G,)
     b: Array  # (G,)
     terms: dict[str, Array]  # each (G, G)
+    error: Array  # the largest error of any term of any data point, (G, G), nats
+    checked: Array  # the share of the data points that are, (G, G)
+    certified: Array
 
 
 def landscape(
@@ -44,6 +47,7 @@ def landscape(
     """
     a = b = np.linspace(-reach, reach, size)
     terms = {name: np.full((size, size), np.nan) for name in TERMS}
+    error, checked, certified = np.full((3, size, size), np.nan)
     qs: list[Any] = [model.encode(phi + up * phi_direction, x) for up in b]
     for j, across in enumerate(a):
         target = Target(model, theta + across * theta_direction, x, tolerance)
@@ -51,4 +55,5 @@ def landscape(
             mean = terms_under(q, target).mean()
             for name in TERMS:
                 terms[name][i, j] = getattr(mean, name)
-        yield Landscape(a, b, terms)
+            error[i, j], checked[i, j], certified[i, j] = mean.error, mean.checked, mean.certified
+        yield Landscape(a, b, terms, error, checked, certified)

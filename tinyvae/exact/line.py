@@ -57,7 +57,8 @@ class Found(NamedTuple):
     cells: Cells  # that showed it
 
     def of(self, some: Any) -> "Found":
-        return Found(*(part[some] for part in self[:6]), self.cells)
+        rows, lo, hi, log_p, std, off = (part[some] for part in self[:6])
+        return Found(rows, lo, hi, log_p, std, off, self.cells)
 
 
 def in_groups(lo: Array, hi: Array, h: Array, worth: int) -> Iterator[Ints]:
@@ -140,7 +141,7 @@ class Evidence:
         self.joint, self.tolerance, self.decoder = joint, tolerance, Decoder(joint)
         self.x, N = joint.centred(x), len(x)
         self.left = self.decoder.likelihood.rows(self.x)
-        self.log_px, self.log_norm, self.error = np.full((3, N), [[np.nan], [np.nan], [np.inf]])
+        self.log_px, self.log_norm, self.error = np.full(N, np.nan), np.full(N, np.nan), np.full(N, np.inf)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             self.groups = [group for found in self._search() for group in self._solve(*found)]
 
@@ -189,7 +190,7 @@ class Evidence:
     def _look(
         self, rows: Ints, lo: float, hi: float, many: int, typical: float, log_share: float
     ) -> tuple[Found, Bools]:
-        """Where cells on the real line may hold mass, beside an estimate of p(x); and whether they tell it well, (n,)."""
+        """Where cells on the real line may hold mass, and an estimate of p(x); whether they tell it well, (n,)."""
         cells, left = self.decoder.real_cells(lo, hi, many, typical), self.left[rows]
         table = np.nan_to_num(cells.log_mass(left), nan=np.inf)
         middle = left @ cells.log_f + np.log(np.minimum(2 * cells.r, 2.5 / np.sqrt(cells.precision)))
@@ -213,7 +214,8 @@ class Evidence:
         n, log_p, std = len(found.rows), found.log_p, float(found.std.min())
         each, lo, hi = self.tolerance * (1 - 4 * SHARE), float(found.lo.min()), float(found.hi.max())
         strip = self.decoder.strip(found.cells, lo, hi, std, height_for(std, np.log(2 / each) + 2))
-        bounds, h = np.zeros((n, 0)), std / 4
+        bounds: Array = np.zeros((n, 0))
+        h = std / 4
         for _ in range(8):
             if strip is None:
                 break
@@ -262,7 +264,7 @@ class Evidence:
     def _f(
         self, likelihood: Any, left: Array, log_p: Array, h: float, shift: float, first: int, last: int
     ) -> Array:
-        """p(x, z) e^−log_p at the nodes (k + shift) h, (n, M); where shift is not 0, from one node before the first."""
+        """p(x, z) e^−log_p at the nodes (k + shift) h, (n, M); over B from one node before the first."""
         z, outputs = self.decoder.nodes(h, shift, first - (shift > 0), last)
         columns = likelihood.columns(outputs)
         columns[0] -= 0.5 * (z * z + LOG_2PI)
@@ -323,7 +325,10 @@ class Evidence:
         return found[0][:, None], found[1][:, None, None], found[2][:, None], found[3][:, None, None]
 
     def divergence_to(self, other: "Evidence") -> Array:
-        """KL(p_θ(z|x) ‖ p_θ'(z|x)) and its error, (2, N): E[log p_θ(x|z) − log p_θ'(x|z)] − log p_θ(x) + log p_θ'(x)."""
+        """KL(p_θ(z|x) ‖ p_θ'(z|x)) and its error, (2, N).
+
+        It is E[log p_θ(x|z) − log p_θ'(x|z)] − log p_θ(x) + log p_θ'(x) under p_θ(z|x).
+        """
         found = np.full((2, len(self.x)), [[np.nan], [np.inf]])
         for group in self.groups:
             sums = []
@@ -356,9 +361,11 @@ class Evidence:
         size, at_sides, far = (np.abs(ratio)[:, None] for _ in range(3))
         for one in (self, other):
             left = one.left[group.rows]
-            size = size + left @ one.decoder.sizes(strip.cells)
-            d, _, _ = one.decoder.sides(a, [(end, end) for end in group.side_ends])
-            at_sides = at_sides + left @ one.decoder.likelihood.size(d)
+            size = size + left @ (strip.cells.bounds.size if one is self else one.decoder.sizes(strip.cells))
+            (l, r), half = group.ends, 0.5 * group.h
+            box = strip if one is self else strip._replace(top=a)
+            ends = [one.decoder.highest(box, x, half, left) for x in (l - half, r)]
+            at_sides = at_sides + np.maximum(*ends)[:, None]
             constant, square = one.growth
             far = far + (constant + square * (group.reach + 1) ** 2)[group.rows, None]
         whole = group.mass - group.missed()

@@ -1,8 +1,8 @@
-"""A Gaussian model with a linear decoder in closed form, for z ∈ R¹ or R²: right up to rounding, which is stated.
+"""A Gaussian model with a linear decoder in closed form, for z ∈ R¹ or R²: right up to rounding.
 
-With B = W/σ = U s Vᵀ and a = (x − b)/σ the posterior is N(m, S), S⁻¹ = I + BᵀB, and in the coordinates of V (marked ~)
+With B = W/σ = U s Vᵀ and a = (x − b)/σ the posterior is N(m, S), S⁻¹ = I + BᵀB, and along V (marked ~)
 
-    m~ = s/(1 + s²) Uᵀa        log p(x) = log p(x|m) + log p(m) − log p(m|x)        (probabilistic PCA, factor analysis)
+    m~ = s/(1 + s²) Uᵀa        log p(x) = log p(x|m) + log p(m) − log p(m|x)
 
 The terms come from formulas of their own, so that the residual checks them: log p(x) from the posterior mean,
 E_q[log p(x|z)] from the moments of q, KL(q ‖ p(z|x)) as that of two Gaussians.

@@ -1,7 +1,7 @@
 """Strips of the complex plane over which a decoder is free of poles, and cells that bound the integrands there.
 
-For z ∈ R¹: what `line.py` and `under_q.py` need to know of a decoder, each computed once. C cells, M nodes, D outputs, K
-columns of a product (see `bounds`).
+For z ∈ R¹: what `line.py` and `under_q.py` need to know of a decoder, each computed once. C cells, M nodes, D
+outputs, K columns of a product (see `bounds`).
 """
 
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ STEPS = (
 
 def rung(size: float) -> float:
     """About 2^(k/8), at most `size` or hardly more: one of the spacings and heights in use."""
-    k = int(np.floor(PER_OCTAVE * np.log2(size) + 0.03))
+    k = int(np.floor(PER_OCTAVE * np.log2(min(max(size, 1e-200), 1e200)) + 0.03))
     return float(np.ldexp(STEPS[k % PER_OCTAVE], k // PER_OCTAVE))
 
 
@@ -49,7 +49,8 @@ class Cells(NamedTuple):
 
     @classmethod
     def of_arrays(cls, arrays: list[Array], a: float, typical: float) -> "Cells":
-        return cls(arrays[0], arrays[1], a, Bounds(*arrays[2:6]), *arrays[6:], typical)
+        log_f, precision, pole = arrays[6:]
+        return cls(arrays[0], arrays[1], a, Bounds(*arrays[2:6]), log_f, precision, pole, typical)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -117,6 +118,7 @@ class Decoder:
         self._cells: dict[Any, Cells] = {}
         self._free: dict[Any, bool] = {}
         self._tiles: dict[Any, tuple[Array, Array]] = {}
+        self._sizes: dict[Any, Array] = {}
 
     def outputs(self, z: Array) -> Array:
         """(M,) -> (M, D); without the bias that was taken from the data as well."""
@@ -166,12 +168,13 @@ class Decoder:
         parts: list[Cells] = []
         while True:
             first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-            middle, r, n = (np.repeat(part, pieces) for part in (middle, r, pieces))
+            middle, r, n = np.repeat(middle, pieces), np.repeat(r, pieces), np.repeat(pieces, pieces)
             k = np.arange(len(n)) - first - 0.5 * (n - 1)
             part = self._bounds(a, middle + 2 * r * k / n, r / n, typical)
             slack = part.bounds.slack + part.precision * part.r**2 / 6
             allowed = 2 * ENOUGH if parts else ENOUGH  # a second look is the last, if it can be
-            pieces = 2 ** np.clip(np.ceil(0.5 * np.log2(slack / allowed)), 0, 3).astype(int)  # slack ∝ r²
+            finer = np.ceil(0.5 * np.log2(np.nan_to_num(slack, nan=np.inf) / allowed))  # slack ∝ r²
+            pieces = 2 ** np.clip(finer, 0, 3).astype(int)
             whole = pieces == 1
             if whole.all() or sum(len(part.middle) for part in parts) + pieces.sum() > many:
                 return joined([*parts, part])
@@ -180,8 +183,11 @@ class Decoder:
 
     def sizes(self, cells: Cells) -> Array:
         """The bounds on |log p(x|z)| on cells that another decoder has chosen."""
-        im, rho = np.full((len(cells.middle), 1), cells.a), cells.r[None]
-        return self.likelihood.size(discs(self.layers, cells.middle[:, None], im, rho))
+        key = cells.a, cells.middle.tobytes()
+        if key not in self._sizes:
+            z, rho = cells.middle[:, None], cells.r[None]
+            self._sizes[key] = self.likelihood.size(discs(self.layers, z, np.full_like(z, cells.a), rho))
+        return self._sizes[key]
 
     def _bounds(self, a: float, middle: Array, r: Array, typical: float) -> Cells:
         z = middle[:, None]
@@ -279,7 +285,7 @@ def total(bounds: Array) -> Array:
 
 
 def missed(a: float, h: float, bound: Array) -> Array:
-    """By how much a sum of spacing h misses the integral of a function whose |·| has the integral `bound` at height a."""
+    """By how much a sum of spacing h misses the integral of f, where that of |f| at height a is at most `bound`."""
     return 2 * bound / np.expm1(min(2 * np.pi * a / h, 700.0))
 
 

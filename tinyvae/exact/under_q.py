@@ -25,7 +25,7 @@ class UnderQ:
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def against(self, evidence: Evidence) -> Array:
-        """E_q[log p(x|z)] over A, the same over B, and E_q[log q − log p(z)] over B; the errors of 1 and of 3 − 2. (5, N)."""
+        """E_q[log p(x|z)] over A and B, E_q[log q − log p(z)] over B, the errors of 1st and 3rd − 2nd: (5, N)."""
         found, s, mu = np.full((5, len(self.mean)), np.nan), self.std, self.mean
         found[3:] = np.inf
         constant, square = evidence.growth
@@ -162,8 +162,8 @@ class UnderQ:
     def _sides(self, evidence: Evidence, rows: Ints, strip: Strip, h: float, first: int, last: int) -> Array:
         """What the sides of the box weigh in the error of either sum, (n,).
 
-        There |q| = q(end) e^(y²/2s²), which counts 2/(1 + e^(2πy/h)) <= 2 e^(−2πy/h): together at most 2 e^(−cy/a), the
-        exponent being convex in y, with c = 2πa/h − a²/2s².
+        There |q| = q(end) e^(y²/2s²), which counts 2/(1 + e^(2πy/h)) <= 2 e^(−2πy/h): together at most 2 e^(−cy/a),
+        the exponent being convex in y, with c = 2πa/h − a²/2s².
         """
         mu, s, (l, r), half = self.mean[rows], self.std[rows], ((first - 0.5) * h, (last + 0.5) * h), 0.5 * h
         a, left = strip.a, evidence.left[rows]
