@@ -253,7 +253,8 @@ class Decoder:
         edges, size = self._tiles[strip.top, strip.lo, strip.hi]
         begin, end = np.searchsorted(edges, [x, x + width])
         some = size[:, max(int(begin) - 1, 0) : int(end)]
-        if not np.isfinite(some).all():  # smaller discs, where the first ones were not free of poles
+        covered = edges[0] <= x and x + width <= edges[-1]
+        if not (covered and np.isfinite(some).all()):  # other discs, smaller where the first ones were not free
             some = self.likelihood.size(self.sides(strip.a, [(x, x + width)])[0])
         return np.nan_to_num((left @ some).max(axis=1), nan=np.inf, posinf=np.inf)
 

@@ -12,10 +12,13 @@ T = TypeVar("T")
 
 
 class _Once:
-    """Of two keys that close a screen the second comes too late: it must not close the one below."""
+    """Of two keys that close a screen the second comes too late: it must not close the one below.
+
+    And a key that comes before the screen has been made comes too early: `on_mount` would find nothing in it.
+    """
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
-        if self.app.screen is not self:  # type: ignore[attr-defined]
+        if self.app.screen is not self or not self.is_mounted:  # type: ignore[attr-defined]
             return AwaitComplete.nothing()
         closed: AwaitComplete = super().dismiss(result)  # type: ignore[misc]
         return closed
