@@ -14,6 +14,9 @@ from .model import VAE
 
 EPS = float(np.finfo(float).eps)
 LARGEST = 1e50  # nats; a term beyond it belongs to a run that has diverged
+LARGEST_LOG_STD = (
+    34.5  # of q, a factor of 1e15: narrower than rounding or wider than any lattice, q has diverged
+)
 LARGEST_PARAMETER = 1e12  # a weight beyond it, too: no lattice of this world could follow such a decoder
 
 
@@ -75,7 +78,7 @@ def evaluate(
 
 
 def _expectations(q: Gaussian, target: Target) -> Expectations:
-    if not (np.isfinite(q.mean).all() and np.isfinite(q.log_diag).all()):
+    if not (np.isfinite(q.mean).all() and (np.abs(q.log_diag) < LARGEST_LOG_STD).all()):
         raise NotFinite("q")
     return Expectations(q, target.joint, len(target), target.tolerance)
 

@@ -48,7 +48,7 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
         if at == 0:
             trainer.settings = settings
     for line in opening_lines(run):
-        print(line)
+        print(printable(line))
     first = last = trainer.record()
     writer = None if out is None else _open(out, config.dataset, force)
     live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)

@@ -222,7 +222,7 @@ async def test_a_dialog_does_not_stop_a_run():
     async with opened(speed=200, run=True) as (app, pilot):
         await until(lambda: app.session.step > 2)
         app.action_dataset()
-        await until(lambda: screen_name(app) == "Choose" and bool(app.screen.query(OptionList)))
+        await until(lambda: screen_name(app) == "Choose" and app.screen.is_mounted)
         app.screen.dismiss(None)
         await until(lambda: screen_name(app) == "Screen")
         assert app.session.running

@@ -16,7 +16,7 @@ from tinyvae.tui.screens.surface import CoinMap, SurfaceScreen
 async def settled(pilot, done, tries=400):
     for _ in range(tries):
         await pilot.pause(0.01)
-        if done():
+        if pilot.app.screen.is_mounted and done():
             return
     raise AssertionError("it did not come to pass")
 

@@ -206,6 +206,10 @@ class Decoder:
         return self._free[key]
 
     def _look_for_poles(self, a: float, lo: float, hi: float) -> bool:
+        if (
+            not 0 < (hi - lo) / max(0.5, a) < MANY
+        ):  # too narrow for floating point, or wide as a q that diverges
+            return False
         tiles = int(np.ceil((hi - lo) / max(0.5, a)))
         r, s = 0.5 * (hi - lo) / tiles, 0.5 * a
         x, y = lo + (2 * np.arange(tiles) + 1) * r, np.full(tiles, s)

@@ -14,6 +14,8 @@ from .bounds import TYPICAL
 from .line import APART, MOST, REACH, SHARE, SPLIT, Evidence, in_groups
 from .strips import EPS, Strip, height_for, missed, rung, spacing_for
 
+NARROWEST = 2.0**-36  # the std of a q, beside its mean, for which there still are nodes
+
 
 class UnderQ:
     """E_q[·] on the line: all that φ owns. What was tabulated once is kept for every Evidence that q meets."""
@@ -35,8 +37,14 @@ class UnderQ:
         allowed = SHARE * self.tolerance
         far = np.sqrt(np.maximum(2 * np.log((c + 81 * d) / allowed), 25.0))
         lo, hi = mu - far * s, mu + far * s
-        known = np.isfinite(lo) & np.isfinite(hi) & (s > 0) & (far < 100)
-        known = np.flatnonzero(known)
+        # A q so narrow, or so far out, that nodes in it could not be told apart: its mean stands for it, unproven.
+        narrow = ~(s > NARROWEST * (1 + np.abs(mu))) & np.isfinite(mu)
+        if narrow.any():
+            outputs = evidence.decoder.outputs(mu[narrow])
+            left, columns = evidence.left[narrow], evidence.decoder.likelihood.columns(outputs)
+            found[:2, narrow] = np.einsum("nk,kn->n", left, columns)
+            found[2, narrow] = self.q.kl_prior[narrow]
+        known = np.flatnonzero(np.isfinite(lo) & np.isfinite(hi) & (s > 0) & (far < 100) & ~narrow)
         kept, self._weights = self._weights, {}
         for some in in_groups(lo[known], hi[known], s[known], APART):
             rows = known[some]
