@@ -19,8 +19,7 @@ import numpy as np
 from .. import ops
 from ..checks import Array, Bools, Ints
 from ..gaussian import Gaussian
-from .decomposition import terms_under
-from .support import inverse_of
+from .under_q import inverse_of, terms_under
 from .target import Target
 
 SPACING, REACH = {1: 0.2, 2: 0.4}, 6.0  # of the nodes ε on which E_q is taken during the search

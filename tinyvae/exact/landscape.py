@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checks import Array
 from ..model import VAE
-from .decomposition import terms_under
+from .under_q import terms_under
 from .target import Target
 from .terms import TERMS
 
