@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import Array, Ints
+from ..checks import Array, Bools, Ints
 from ..ops import LOG_2PI
 from .bounds import Bounds, Discs, discs, intervals
 
@@ -218,37 +218,39 @@ class Decoder:
             self._cells[key] = Cells(middle, r, a, axis, self.likelihood.bounds(d, rho), self._size(d))
         return self._cells[key]
 
-    def pole(self, index: Ints, side: float) -> float:
-        """About how far from these cells the nearest singularity of log p(x|z) is."""
-        rho = np.full((self.dim, len(index)), 0.5 * side)
-        return float(self.likelihood.pole(intervals(self.layers, (index + 0.5) * side, rho)).min())
+    def pole(self, middle: Array, r: Array) -> float:
+        """About how far from cells of half sides r (C,) the nearest singularity of log p(x|z) is."""
+        return float(self.likelihood.pole(intervals(self.layers, middle, np.tile(r, (self.dim, 1)))).min())
 
     def is_free(self, a: float, axis: int, index: Ints, side: float) -> bool:
         """Whether log p(x|z) has no singularity over these cells, up to the height a; by discs, which are halved."""
         k = max(1, int(2 ** np.ceil(np.log2(max(0.5, a) / side))))
-        tiles, side = set(map(tuple, (index // k).tolist())), side * k
-        known = self._free.setdefault((axis, side), {})
+        tiles = set(map(tuple, (index // k).tolist()))
+        known = self._free.setdefault((axis, side * k), {})
         new = sorted(tile for tile in tiles if known.get(tile, 0.0) < a)
-        if new and self._has_no_pole(a, axis, np.array(new), side):
-            known.update(dict.fromkeys(new, a))
-            new = []
-        return not new
+        if new:
+            doubtful = self._with_a_pole(a, axis, np.array(new), side * k)
+            known.update({tile: a for tile, doubt in zip(new, doubtful) if not doubt})
+            return not doubtful.any()
+        return True
 
-    def _has_no_pole(self, a: float, axis: int, index: Ints, side: float) -> bool:
+    def _with_a_pole(self, a: float, axis: int, index: Ints, side: float) -> Bools:
+        """Which cells (C, L), up to the height a, may have a singularity of log p(x|z) over them."""
         re, y, r, s = (index + 0.5) * side, np.full(len(index), 0.5 * a), 0.5 * side, 0.5 * a
-        for _ in range(6):
-            if len(re) > MOST_TILES:
-                break
+        of, doubtful = np.arange(len(index)), np.ones(len(index), dtype=bool)
+        off = offsets(self.dim + 1, np.array([-0.5, 0.5]))
+        while len(re) < MOST_TILES:
             im, rho = np.zeros_like(re), np.full((self.dim, len(re)), r)
             im[:, axis], rho[axis] = y, np.hypot(r, s)
-            doubtful = ~self.likelihood.free(discs(self.layers, re, im, rho))
-            if not doubtful.any():
-                return True
-            off = offsets(self.dim + 1, np.array([-0.5, 0.5]))
-            re = (re[doubtful][:, None] + off[:, :-1] * r).reshape(-1, self.dim)
-            y = (y[doubtful][:, None] + off[:, -1] * s).ravel()
+            doubt = ~self.likelihood.free(discs(self.layers, re, im, rho))
+            doubtful = np.isin(np.arange(len(index)), of[doubt])
+            if not doubt.any() or r < 0.3 * a:
+                break
+            of = np.repeat(of[doubt], len(off))
+            re = (re[doubt][:, None] + off[:, :-1] * r).reshape(-1, self.dim)
+            y = (y[doubt][:, None] + off[:, -1] * s).ravel()
             r, s = r / 2, s / 2
-        return False
+        return doubtful
 
     def sides(self, a: float, axis: int, faces: Array, side: float) -> tuple[Bounds, Array, Array, Array]:
         """Discs over faces (F, L), cubes of that side orthogonal to an axis, from the real line up to a.

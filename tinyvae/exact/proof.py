@@ -84,7 +84,7 @@ def strip_over(
     """
     left, log_p = decoder.left[found.rows], found.log_p
     index, side, std = found.index, found.side, float(found.std.min())
-    a = rung(min(height_for(std, nats), NEAR * decoder.pole(index, side)))
+    a = rung(min(height_for(std, nats), NEAR * decoder.pole((index + 0.5) * side, np.full(len(index), 0.5 * side))))
     for _ in range(TRIES):
         if decoder.is_free(a, axis, index, side):
             break

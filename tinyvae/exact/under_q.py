@@ -22,7 +22,7 @@ from ..gaussian import Gaussian
 from ..ops import LOG_2PI
 from .decoder import EPS, lattice, offsets
 from .joint import Joint, VAEJoint, log_densities
-from .proof import MOST_CELLS, TRIES, faces, height_for, missed, piece, rung
+from .proof import MOST_CELLS, NEAR, TRIES, faces, height_for, missed, piece, rung
 from .sampled import Sampled, to_support
 from .support import MOST, Found, cell_side, in_places, search
 from .target import INTEGRALS, MOST_FINER, MOST_NODES, SHARE, Target, expected_nodes, finer
@@ -278,7 +278,8 @@ class Expectations:
         logs = self.q.log_diag[rows].sum(axis=1)[:, None]
         for axis in range(self.dim):
             of_axis = self.precision[rows, axis, axis]
-            a = rung(height_for(float(np.sqrt(1 / of_axis.max())), float(np.log(2 / self.each)) + 5))
+            a = height_for(float(np.sqrt(1 / of_axis.max())), float(np.log(2 / self.each)) + 5)
+            a = rung(min(a, NEAR * source.pole(*begin)))
             for _ in range(2 * TRIES):
                 if source.is_free(a, axis, found.index, found.side):
                     cells = regular_cells(source, a, axis, *begin)
