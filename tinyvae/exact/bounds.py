@@ -11,7 +11,7 @@ point and a cell are products left·right of a row of each data point and a colu
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,6 +167,9 @@ class Bounds(NamedTuple):
     bent: Array  # (M,), or zero
     top: Array  # what φ is at most if x is the mean, (M,)
     far: Array  # how far the mean moves on a cell, in noise stds, (M,); or φ where it is highest, as columns (K, M)
+
+    def of(self, some: Any) -> "Bounds":
+        return Bounds(*(part[..., some] for part in self))
 
     def ceiling(self, left: Array) -> tuple[Array, Array]:
         """φ at the centres and ½K, (n, M) each."""

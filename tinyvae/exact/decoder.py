@@ -44,7 +44,28 @@ class Cells(NamedTuple):
     a: float
     axis: int
     bounds: Bounds
-    size: Array | None  # of |log p(x|z)|, as columns (K, C)
+    size: Array  # of |log p(x|z)|, as columns (K, C)
+
+    def of(self, some: Any) -> "Cells":
+        return Cells(self.middle[some], self.r[some], self.a, self.axis, self.bounds.of(some), self.size[..., some])
+
+    @classmethod
+    def joined(cls, parts: "list[Cells]") -> "Cells":
+        if len(parts) == 1:
+            return parts[0]
+        bounds = Bounds(*(np.concatenate(arrays, axis=-1) for arrays in zip(*(p.bounds for p in parts))))
+        middle, r = np.concatenate([p.middle for p in parts]), np.concatenate([p.r for p in parts])
+        return cls(middle, r, parts[0].a, parts[0].axis, bounds, np.concatenate([p.size for p in parts], axis=-1))
+
+    def split(self, pieces: Ints) -> tuple[Array, Array]:
+        """Middles and half sides of the cells, in so many pieces along each direction."""
+        L, finer = self.middle.shape[1], []
+        for k in np.unique(pieces).tolist():
+            off, of = offsets(L, 2 * (np.arange(k) + 0.5) / k - 1), pieces == k
+            middle = (self.middle[of][:, None] + off * self.r[of][:, None, None]).reshape(-1, L)
+            finer.append((middle, np.repeat(self.r[of] / k, k**L)))
+        middle, r = (np.concatenate([part[k] for part in finer]) for k in (0, 1))
+        return middle, r
 
     def log_mass(self, left: Array, widen: float = 0.0) -> tuple[Array, Array]:
         """Upper bounds of log ∫ |p(x, z)| over each cell, for rows left (n, K), and the slack in them: (n, C) each.
@@ -189,7 +210,7 @@ class Decoder:
         middle, r = (index + 0.5) * side, np.full(len(index), 0.5 * side)
         rho = np.tile(r, (self.dim, 1))
         d = intervals(self.layers, middle, rho)
-        cells = Cells(middle, r, 0.0, 0, self.likelihood.bounds(d, rho), None)
+        cells = Cells(middle, r, 0.0, 0, self.likelihood.bounds(d, rho), middle.T)
         upper, rest = cells.log_mass(self.left[rows])
         precision = self.likelihood.information(d)
         steepest = 1 + precision[0, 0]

@@ -18,22 +18,14 @@ import numpy as np
 
 from ..checks import Array, Ints
 from ..ops import LOG_2PI
-from .decoder import Cells, Decoder, offsets, packed
+from .bounds import Bounds
+from .decoder import Cells, Decoder, packed
 
 PER_OCTAVE = 8  # heights are near powers of 2^(1/8), so that similar ones are the same
 ENOUGH = 0.5  # nats of slack in a cell
 MOST_CELLS = {1: 2**12, 2: 2**15}
 NEAR = 0.55  # of the way to where a pole is expected: so far up bounds are sharp
 TRIES = 12
-
-
-class Side(NamedTuple):
-    """The sides of the cells over one axis, in pieces: what each weighs in the error of a sum, and its place."""
-
-    weight: Array  # (n, F)
-    size: Array  # bounds of |log p(x|z)| on them, as columns (K, F)
-    faces: Array  # their middles, (F, L)
-    high: Array  # up to where each goes, (F,)
 
 
 class Strip(NamedTuple):
@@ -104,59 +96,71 @@ def cells_at(
     decoder: Decoder, left: Array, log_p: Array, a: float, axis: int, middle: Array, half: float
 ) -> Cells:
     """Cells of half side `half` at height a, split where their bound is far above what they hold, and it matters."""
-    L, r, done = decoder.dim, np.full(len(middle), half), list[tuple[Array, Array]]()
+    L, r, done = decoder.dim, np.full(len(middle), half), list[Cells]()
     while True:
         cells = decoder.cells(a, axis, middle, r)
         table, slack = cells.log_mass(left)
         table -= log_p[:, None]
-        held = table - slack
-        whole = np.log(np.exp(np.nan_to_num(held, nan=-np.inf, posinf=700)).sum(axis=1) + 1e-300)[:, None]
-        least = np.where(table > whole - 5 - np.log(len(r)), slack, 0.0)
-        excess = np.nan_to_num(np.broadcast_to(least, table.shape).max(axis=0), nan=np.inf)
-        pieces = 2 ** np.clip(np.ceil(0.5 * np.log2(np.maximum(excess, 1e-9) / ENOUGH)), 0, 2).astype(int)
-        known = sum(len(part) for _, part in done)
-        if (pieces == 1).all() or known + (pieces**L).sum() > MOST_CELLS[L] or r.min() < 2.0**-5 * half:
-            if not done:
-                return cells
-            middle, r = (np.concatenate([p[k] for p in [*done, (middle, r)]]) for k in (0, 1))
-            return decoder.cells(a, axis, middle, r)
-        done.append((middle[pieces == 1], r[pieces == 1]))
-        finer = []
-        for k in np.unique(pieces[pieces > 1]).tolist():
-            off = offsets(L, 2 * (np.arange(k) + 0.5) / k - 1)
-            of = pieces == k
-            part = (middle[of][:, None] + off * r[of][:, None, None]).reshape(-1, L)
-            finer.append((part, np.repeat(r[of] / k, k**L)))
-        middle, r = (np.concatenate([p[k] for p in finer]) for k in (0, 1))
+        held = np.nan_to_num(table - slack, nan=-np.inf, posinf=700.0)
+        whole = np.log(np.exp(np.minimum(held, 700.0)).sum(axis=1) + 1e-300) - 5 - np.log(len(r))
+        excess = np.where(table > whole[:, None], slack, 0.0).max(axis=0)
+        finer = np.ceil(0.5 * np.log2(np.maximum(np.nan_to_num(excess, nan=np.inf), 1e-9) / ENOUGH))
+        pieces = 2 ** np.clip(finer, 0, 2).astype(int)
+        split = pieces > 1
+        known = sum(len(part.r) for part in done)
+        if not split.any() or known + (pieces**L).sum() > MOST_CELLS[L] or r.min() < 2.0**-5 * half:
+            return Cells.joined([*done, cells])
+        done.append(cells.of(~split))
+        middle, r = cells.of(split).split(pieces[split])
 
 
 def faces(index: Ints, axis: int) -> Array:
     """The faces (F, L) orthogonal to an axis where cells (C, L) end, in units of their side."""
     step, keys, ends = np.eye(index.shape[1], dtype=np.int64)[axis], packed(index), []
     for way in (0, 1):
-        edge = index[~np.isin(packed(index + (2 * way - 1) * step), keys)] + 0.5
+        beside = packed(index + (2 * way - 1) * step)
+        edge = index[keys[np.minimum(np.searchsorted(keys, beside), len(keys) - 1)] != beside] + 0.5
         edge[:, axis] += way - 0.5
         ends.append(edge)
     return np.concatenate(ends)
 
 
-@np.errstate(over="ignore", divide="ignore", invalid="ignore")
-def side_of(
-    decoder: Decoder, left: Array, log_p: Array, index: Ints, side: float, a: float, axis: int, h: float
-) -> Side:
-    """The sides of cells (C, L) over one axis, for a sum of p(x, z) of spacing h or less."""
-    L, at = index.shape[1], faces(index, axis) * side
-    bounds, size, low, high = decoder.sides(a, axis, at, side)
-    at = np.repeat(at, len(high) // max(len(at), 1), axis=0)
-    table, rest = bounds.ceiling(left)
-    table += rest
-    for l, slope in enumerate(bounds.slope):
-        table += np.abs(left @ slope) * (0.5 * (high - low) if l == axis else 0.5 * side)
-    near = np.maximum(np.abs(at) - 0.5 * side, 0.0)
-    near[:, axis] = at[:, axis]
-    table += 0.5 * (high**2 - np.square(near).sum(axis=1) - L * LOG_2PI)
-    weight = np.exp(table - log_p[:, None] + (L - 1) * np.log(side)) * piece(low, high, h)
-    return Side(np.where(np.isnan(weight), np.inf, weight), size, at, high)
+class Faces(NamedTuple):
+    """The faces of some cells over one axis, in pieces: bounds of log |p(x|z)| and of |log p(x|z)| on each."""
+
+    axis: int
+    side: float
+    bounds: Bounds
+    size: Array  # as columns (K, F)
+    at: Array  # their middles, (F, L)
+    low: Array  # from where to where each goes, (F,)
+    high: Array
+
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
+    def weight(self, left: Array, log_p: Array, h: float) -> Array:
+        """What p(x, z) weighs on each in the error of a sum of spacing h or less, in units of e^log_p, (n, F)."""
+        L = self.at.shape[1]
+        table, rest = self.bounds.ceiling(left)
+        table += rest
+        for l, slope in enumerate(self.bounds.slope):
+            table += np.abs(left @ slope) * (0.5 * (self.high - self.low) if l == self.axis else 0.5 * self.side)
+        near = np.maximum(np.abs(self.at) - 0.5 * self.side, 0.0)
+        near[:, self.axis] = self.at[:, self.axis]
+        table += 0.5 * (self.high**2 - np.square(near).sum(axis=1) - L * LOG_2PI)
+        weight = np.exp(table - log_p[:, None]) * (self.side ** (L - 1) * piece(self.low, self.high, h))
+        return np.where(np.isnan(weight), np.inf, weight)
+
+
+def faces_of(decoder: Decoder, indices: list[Ints], side: float, a: float, axis: int) -> list[Faces]:
+    """The faces over one axis of several sets of cells, (C, L) each."""
+    at = [faces(index, axis) * side for index in indices]
+    bounds, size, low, high = decoder.sides(a, axis, np.concatenate(at), side)
+    ends = np.cumsum([len(part) for part in at]) * (len(high) // sum(len(part) for part in at))
+    every, found = np.repeat(np.concatenate(at), len(high) // sum(len(part) for part in at), axis=0), []
+    for end, begin in zip(ends, [0, *ends]):
+        k = slice(int(begin), int(end))
+        found.append(Faces(axis, side, bounds.of(k), size[:, k], every[k], low[k], high[k]))
+    return found
 
 
 def piece(low: Array, high: Array, h: float) -> Array:

@@ -19,7 +19,7 @@ PER_STD = 0.93  # spacing of a lattice on which a Gaussian of std 1 is summed to
 ACROSS = 6.0  # a cell is at most so many spacings wide, and more than half of that
 DEEPER = 2.0**-5  # cells smaller than that beside a density need not be split to tell more
 MOST = 2**22  # numbers in one table of the search
-WORTH = {1: 2**14, 2: 2**17}  # numbers that another lattice must save
+WORTH = {1: 2**16, 2: 2**17}  # numbers that another lattice must save
 SPLIT = 2**13  # and that another piece of a lattice must
 
 

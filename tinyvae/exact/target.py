@@ -16,7 +16,7 @@ from ..checks import Array, Bools, data_points
 from .decoder import EPS, Decoder, keep_freed_memory
 from .joint import Callables, VAEJoint, joint_of
 from .linear import LinearEvidence
-from .proof import Side, Strip, exp32, missed, side_of, spacing_for, strip_over, total
+from .proof import Faces, Strip, exp32, faces_of, missed, spacing_for, strip_over, total
 from .sampled import SampledJoint
 from .support import Found, in_places, search
 
@@ -36,7 +36,7 @@ class Part(NamedTuple):
     mass: Array  # its integral by the finer lattice, (n,)
     other: Array  # and by the coarser one
     strips: list[Strip]  # one for each axis, or none: there is no proof
-    sides: list[Side]
+    sides: list[tuple[Faces, Array]]  # the faces over each axis, and what they weigh, (n, F)
 
     def of(self, some: Any) -> "Part":
         """The same for some of the data points; on cells that all of them used."""
@@ -44,7 +44,7 @@ class Part(NamedTuple):
             **{k: getattr(self.found, k)[some] for k in ("rows", "active", "log_p", "std", "left_out")}
         )
         strips = [strip._replace(bounds=strip.bounds[some]) for strip in self.strips]
-        sides = [side._replace(weight=side.weight[some]) for side in self.sides]
+        sides = [(faces, weight[some]) for faces, weight in self.sides]
         return Part(found, self.n, self.f[some], self.mass[some], self.other[some], strips, sides)
 
     @property
@@ -60,9 +60,9 @@ class Part(NamedTuple):
         if not self.strips:
             return np.full(len(self.f), np.inf)
         error, h = self.outside * far, self.found.side / n
-        for d, (strip, side) in enumerate(zip(self.strips, self.sides)):
+        for d, (strip, (_, weight)) in enumerate(zip(self.strips, self.sides)):
             bounds = strip.bounds if size is None else strip.bounds * size[d]
-            weight = side.weight if at_sides is None else side.weight * at_sides[d]
+            weight = weight if at_sides is None else weight * at_sides[d]
             error = error + missed(strip.cells.a, h, total(bounds)) + weight.sum(axis=1)
         return np.where(np.isnan(error), np.inf, error)
 
@@ -134,8 +134,11 @@ class Target:
             n, again = min(max(n, 2), most_n), [np.zeros(0, dtype=int)]
             for m in (n, n + 1):
                 self.source.nodes(found.side, m, found.index, keep=True)
-            for k in in_places(found.active, found.index, (n + 1) ** L):
-                part = self._summed(found.of(k), n, [s._replace(bounds=s.bounds[k]) for s in strips])
+            places = list(in_places(found.active, found.index, (n + 1) ** L))
+            founds = [found.of(k) for k in places]
+            sides = self._sides(founds, n, strips)
+            for k, one, of_one in zip(places, founds, sides):
+                part = self._summed(one, n, [s._replace(bounds=s.bounds[k]) for s in strips], of_one)
                 gap = self._take(part)
                 enough = (gap <= self.each) | (n == most_n) | (attempt == MOST_FINER - 1)
                 if enough.any():
@@ -160,21 +163,24 @@ class Target:
     def _allowed(self) -> float:
         return self.each * (1 - 4 * SHARE)
 
-    def _summed(self, found: Found, n: int, strips: list[Strip]) -> Part:
+    def _summed(self, found: Found, n: int, strips: list[Strip], sides: list[tuple[Faces, Array]]) -> Part:
         masses = []
         for m in (n, n + 1):
             nodes = self.source.nodes(found.side, m, found.index)
             f = self.source.log_joint(found.rows, nodes, found.log_p)
             np.exp(f, out=f)
             masses.append(f.sum(axis=1) * (found.side / m) ** self.source.dim)
-        return Part(found, n, f, masses[1], masses[0], strips, self._sides(found, n, strips))
+        return Part(found, n, f, masses[1], masses[0], strips, sides)
 
-    def _sides(self, found: Found, n: int, strips: list[Strip]) -> list[Side]:
-        left = self.source.left[found.rows] if strips else None
-        return [
-            side_of(self.source, left, found.log_p, found.index, found.side, strip.cells.a, axis, found.side / n)
-            for axis, strip in enumerate(strips)
-        ]
+    def _sides(self, founds: list[Found], n: int, strips: list[Strip]) -> list[list[tuple[Faces, Array]]]:
+        """For each set of cells of one side its faces over each axis, and what they weigh."""
+        sides: list[list[tuple[Faces, Array]]] = [[] for _ in founds]
+        for axis, strip in enumerate(strips):
+            side = founds[0].side
+            every = faces_of(self.source, [one.index for one in founds], side, strip.cells.a, axis)
+            for one, faces, into in zip(founds, every, sides):
+                into.append((faces, faces.weight(self.source.left[one.rows], one.log_p, side / n)))
+        return sides
 
     def _take(self, part: Part) -> Array:
         """Write down what a part says; how far it may be off, as far as is known, (n,)."""
@@ -232,10 +238,10 @@ class Target:
         far = np.abs(mean) + 1 + self.source.reach
         whole = part.mass - part.missed(part.n + 1)
         off, ends = [], []  # |z_i − mean_i| on the cells and on the sides of each axis, (n, ·)
-        for d, (strip, side) in enumerate(zip(part.strips, part.sides)):
+        for d, (strip, (side, _)) in enumerate(zip(part.strips, part.sides)):
             c, half = strip.cells, 0.5 * found.side
             off.append([np.abs(c.middle[:, i] - mean[:, [i]]) + c.r + (c.a if i == d else 0.0) for i in range(L)])
-            ends.append([np.abs(side.faces[:, i] - mean[:, [i]]) + (side.high if i == d else half) for i in range(L)])
+            ends.append([np.abs(side.at[:, i] - mean[:, [i]]) + (side.high if i == d else half) for i in range(L)])
 
         def error(i: int, j: int | None = None) -> Array:
             extra = 0.0 if j is None else np.abs(cov[:, i, j])[:, None]
@@ -323,14 +329,14 @@ class Target:
                 cells = self.source.cells(a, d, strip.cells.middle, strip.cells.r)
                 table = cells.log_mass(self.source.left[rows], 0.5 * found.side / part.n * (d == 0))[0]
                 strips[d] = Strip(cells, exp32(table - found.log_p[:, None]))
-        part = part._replace(strips=strips, sides=self._sides(found, part.n, strips))
+        part = part._replace(strips=strips, sides=self._sides([found], part.n, strips)[0])
         sizes, ends, far = [], [], np.abs(ratio)
-        for d, (strip, side) in enumerate(zip(strips, part.sides)):
+        for d, (strip, (faces, _)) in enumerate(zip(strips, part.sides)):
             c = strip.cells
             sizes.append(np.abs(ratio)[:, None] + self.source.left[rows] @ c.size)
             sizes[d] += other.source.left[rows] @ other.source.cells(c.a, d, c.middle, c.r).size
-            again = side_of(other.source, other.source.left[rows], found.log_p, found.index, found.side, c.a, d, 1.0)
-            ends.append(np.abs(ratio)[:, None] + self.source.left[rows] @ side.size + other.source.left[rows] @ again.size)
+            (again,) = faces_of(other.source, [found.index], found.side, c.a, d)
+            ends.append(np.abs(ratio)[:, None] + self.source.left[rows] @ faces.size + other.source.left[rows] @ again.size)
         for source in (self.source, other.source):
             constant, square = source.growth()
             far = far + (constant + square * self.joint.latent_dim * (source.reach + 1) ** 2)[rows]

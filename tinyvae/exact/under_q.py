@@ -20,9 +20,9 @@ import numpy as np
 from ..checks import Array, Ints
 from ..gaussian import Gaussian
 from ..ops import LOG_2PI
-from .decoder import EPS, lattice, offsets
+from .decoder import EPS, Cells, lattice
 from .joint import Joint, VAEJoint, log_densities
-from .proof import MOST_CELLS, NEAR, TRIES, faces, height_for, missed, piece, rung
+from .proof import MOST_CELLS, NEAR, TRIES, faces_of, height_for, missed, piece, rung
 from .sampled import Sampled, to_support
 from .support import MOST, Found, cell_side, in_places, search
 from .target import INTEGRALS, MOST_FINER, MOST_NODES, SHARE, Target, expected_nodes, finer
@@ -219,14 +219,15 @@ class Expectations:
         n = min((m for m in ns if n <= m <= 1.6 * n + 1), default=n)
         for attempt in range(MOST_FINER):
             n, again = min(max(n, 2), most_n), [np.zeros(0, dtype=int)]
-            for k in in_places(found.active, found.index, (n + 1) ** L):
-                part = found.of(k)
+            places = list(in_places(found.active, found.index, (n + 1) ** L))
+            parts = [found.of(k) for k in places]
+            for k, part, of_sides in zip(places, parts, self._sides(target, parts, n, strips)):
                 rows = part.rows
                 for m, sums in ((n, coarse), (n + 1, fine)):
                     sums[:, rows] = self._summed(target, part, m)
                 for m, into in ((n + 1, bounds[0]), (n, bounds[1])):
-                    into[:, rows] = self._missed(target, part, m, [(a, b[:, k]) for a, b in strips])
-                    into[:, rows] += fine[3, rows]
+                    held = sum(missed(a, found.side / m, np.array([b[0, k], b[:, k].sum(axis=0)])) for a, b in strips)
+                    into[:, rows] = held + of_sides + fine[3, rows]
                 gap = bounds[1, 1, rows] if strips else np.abs(fine[1:3, rows] - coarse[1:3, rows]).max(axis=0)
                 enough = (gap <= self.each) | (n == most_n)
                 again.append(k[~enough])
@@ -299,41 +300,38 @@ class Expectations:
             strips.append((a, 1.001 * np.array([size, (held * rest).sum(axis=1)])))
         return strips
 
-    def _missed(self, target: Target, found: Found, n: int, strips: list[tuple[float, Array]]) -> Array:
-        """By how much sums with n nodes in a cell miss E_q[log p(x|z)], and that less E_q[log q − log p(z)], (2, n)."""
+    def _sides(self, target: Target, founds: list[Found], n: int, strips: list[tuple[float, Array]]) -> list[Array]:
+        """What the sides of some sets of cells, and what is beyond them, weigh in the errors of both, (2, n) each."""
         if not strips:
-            return np.full((2, len(found.rows)), np.inf)
-        rows, h, side = found.rows, found.side / n, found.side
-        error = np.full((2, len(rows)), 2 * SHARE * self.each)
-        logs = self.q.log_diag[rows].sum(axis=1)[:, None]
-        for axis, (a, bound) in enumerate(strips):
-            error += missed(a, h, np.array([bound[0], bound.sum(axis=0)]))
-            at = faces(found.index, axis) * side
-            _, size, low, high = target.source.sides(a, axis, at, side)
-            at = np.repeat(at, len(high) // len(at), axis=0)
-            away, reach = self._away(at, 0.5 * side, rows, axis)
-            of_axis = self.precision[rows, axis, axis][:, None]
-            held = np.exp(-0.5 * np.maximum(away - reach, 0) ** 2 - logs + 0.5 * high**2 * of_axis)
-            held *= side ** (self.dim - 1) * (2 * np.pi) ** (-0.5 * self.dim) * piece(low, high, h)
-            rest = np.abs(logs) + 0.5 * (away + reach + high * np.sqrt(of_axis)) ** 2
-            rest = rest + 0.5 * (np.linalg.norm(at, axis=1) + side + high) ** 2
-            of_log_p = np.einsum("nk,nk->n", target.source.left[rows], held @ size.T)
-            error += np.array([of_log_p, of_log_p + (held * rest).sum(axis=1)])
-        return np.where(np.isnan(error), np.inf, error)
+            return [np.full((2, len(found.rows)), np.inf) for found in founds]
+        side, found_errors = founds[0].side, [np.full((2, len(f.rows)), 2 * SHARE * self.each) for f in founds]
+        for axis, (a, _) in enumerate(strips):
+            every = faces_of(target.source, [found.index for found in founds], side, a, axis)
+            for found, faces, error in zip(founds, every, found_errors):
+                rows, high = found.rows, faces.high
+                logs, of_axis = self.q.log_diag[rows].sum(axis=1)[:, None], self.precision[rows, axis, axis][:, None]
+                away, reach = self._away(faces.at, 0.5 * side, rows, axis)
+                held = np.exp(-0.5 * np.maximum(away - reach, 0) ** 2 - logs + 0.5 * high**2 * of_axis)
+                held *= side ** (self.dim - 1) * (2 * np.pi) ** (-0.5 * self.dim) * piece(faces.low, high, side / n)
+                rest = np.abs(logs) + 0.5 * (away + reach + high * np.sqrt(of_axis)) ** 2
+                rest += 0.5 * (np.linalg.norm(faces.at, axis=1) + side + high) ** 2
+                of_log_p = np.einsum("nk,nk->n", target.source.left[rows], held @ faces.size.T)
+                error += np.array([of_log_p, of_log_p + (held * rest).sum(axis=1)])
+        return [np.where(np.isnan(error), np.inf, error) for error in found_errors]
 
 
 def regular_cells(source: Any, a: float, axis: int, middle: Array, r: Array) -> Any:
     """Cells at height a on which log p(x|z) has no singularity, split where that does not show; or None."""
+    done: list[Any] = []
     for _ in range(6):
         cells = source.cells(a, axis, middle, r)
-        if (good := np.isfinite(cells.size[0])).all():
-            return cells
+        good = np.isfinite(cells.size[0])
+        done.append(cells.of(good))
+        if good.all():
+            return Cells.joined(done)
         if len(r) > MOST_CELLS[source.dim]:
             break
-        half = 0.5 * r[~good]
-        finer = middle[~good][:, None] + offsets(source.dim, np.array([-1.0, 1.0])) * half[:, None, None]
-        middle = np.concatenate([middle[good], finer.reshape(-1, source.dim)])
-        r = np.concatenate([r[good], np.repeat(half, 2**source.dim)])
+        middle, r = cells.of(~good).split(np.full(int((~good).sum()), 2))
     return None
 
 
