@@ -11,6 +11,7 @@ point and a cell are products left·right of a row of each data point and a colu
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -193,7 +194,7 @@ class GaussianLikelihood:
     inverse_std: Array  # 1/σ, (D,)
     centre: Array  # (D,): near x and F, so that little cancels
 
-    @property
+    @cached_property
     def log_constant(self) -> float:
         return float(np.log(self.inverse_std).sum() - 0.5 * len(self.inverse_std) * LOG_2PI)
 

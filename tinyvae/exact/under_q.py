@@ -30,6 +30,7 @@ from .terms import Decomposition
 
 NARROWEST = 2.0**-36  # the std of a q, beside its mean, for which there still are nodes
 RADIUS = 8.4  # beyond so many stds there is less than 1e-15 of a q
+NEARBY = {1: 8, 2: 2}  # cells of a Target so many times as large or small will do for q
 PIECES = {1: 4, 2: 2}  # of the side of a cell, for bounds
 
 
@@ -146,7 +147,7 @@ class Expectations:
         side = cell_side(np.where(known, std, 1.0))
         for part in target.parts:
             rows, of_target = part.found.rows, part.found.side
-            near = (0.5 * side[rows] <= of_target) & (of_target <= 2 * side[rows])
+            near = (side[rows] / NEARBY[self.dim] <= of_target) & (of_target <= NEARBY[self.dim] * side[rows])
             side[rows[near]] = of_target
         for one in np.unique(side[known]).tolist():
             yield from self._cells(np.flatnonzero(known & (side == one)), one, radius)
