@@ -240,8 +240,8 @@ class GaussianLikelihood:
         )
         return columns
 
-    def free(self, d: Discs) -> Bools:
-        """On which discs log p(x|z) is analytic, (M,)."""
+    def free(self, d: Discs, log: bool) -> Bools:
+        """On which discs p(x|z) is analytic, or its logarithm is, (M,)."""
         return d.free
 
     def information(self, d: Discs) -> Array:
@@ -312,9 +312,12 @@ class BernoulliLikelihood:
         """(M, 1 + D) -> (1 + D, M)."""
         return prepared.T.copy()
 
-    def free(self, d: Discs) -> Bools:
-        """On which discs log p(x|z) is analytic, (M,): log σ(l) branches at l = iπ, where σ has its pole."""
-        return d.free & (np.abs(d.im) + d.moves < np.pi).all(axis=1)
+    def free(self, d: Discs, log: bool) -> Bools:
+        """On which discs p(x|z) is analytic, or its logarithm is, (M,): σ(l) has poles at l = iπ (2k + 1)."""
+        if log:  # which branches there
+            return d.free & (np.abs(d.im) + d.moves < np.pi).all(axis=1)
+        away = np.pi - np.abs(d.im - 2 * np.pi * np.round(d.im / (2 * np.pi)))
+        return d.free & (np.hypot(d.re, away) > d.moves).all(axis=1)
 
     def information(self, d: Discs) -> Array:
         """Fisher's information of the bits on z, (L, L, M)."""

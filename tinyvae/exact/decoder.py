@@ -15,7 +15,6 @@ from .bounds import Bounds, Discs, discs, intervals
 EPS = float(np.finfo(float).eps)
 TURN = 2048  # nodes that are decoded at once
 MOST_TILES = 4096  # of a strip, before it is given up
-SIDES = 3  # discs along each half side of a box
 
 
 @cache
@@ -127,6 +126,10 @@ class Decoder:
         self._cells: dict[Any, Cells] = {}
 
     # ----- at nodes -----
+
+    def finer(self, n: int) -> int:
+        """The nodes along a cell of the lattice that is held against one with n: errors fall like e^(−const n)."""
+        return n + 1
 
     def outputs(self, z: Array) -> Array:
         """What the likelihood keeps of the decoder at z (M, L); without the bias that was taken from the data too."""
@@ -243,54 +246,50 @@ class Decoder:
         """About how far from cells of half sides r (C,) the nearest singularity of log p(x|z) is."""
         return float(self.likelihood.pole(intervals(self.layers, middle, np.tile(r, (self.dim, 1)))).min())
 
-    def is_free(self, a: float, axis: int, index: Ints, side: float) -> bool:
-        """Whether log p(x|z) has no singularity over these cells, up to the height a; by discs, which are halved."""
+    def is_free(self, a: float, axis: int, index: Ints, side: float, log: bool = False) -> bool:
+        """Whether p(x|z), or its logarithm, has no singularity over these cells, up to the height a; by discs."""
         k = max(1, int(2 ** np.ceil(np.log2(max(0.5, a) / side))))
         tiles = set(map(tuple, (index // k).tolist()))
-        known = self._free.setdefault((axis, side * k), {})
+        known = self._free.setdefault((axis, side * k, log), {})
         new = sorted(tile for tile in tiles if known.get(tile, 0.0) < a)
         if new:
-            doubtful = self._with_a_pole(a, axis, np.array(new), side * k)
+            doubtful = self._with_a_pole(a, axis, np.array(new), side * k, log)
             known.update({tile: a for tile, doubt in zip(new, doubtful) if not doubt})
             return not doubtful.any()
         return True
 
-    def _with_a_pole(self, a: float, axis: int, index: Ints, side: float) -> Bools:
-        """Which cells (C, L), up to the height a, may have a singularity of log p(x|z) over them."""
+    def _with_a_pole(self, a: float, axis: int, index: Ints, side: float, log: bool) -> Bools:
+        """Which cells (C, L), up to the height a, may have a singularity over them; discs are halved where they may."""
         re, y, r, s = (index + 0.5) * side, np.full(len(index), 0.5 * a), 0.5 * side, 0.5 * a
         of, doubtful = np.arange(len(index)), np.ones(len(index), dtype=bool)
-        off = offsets(self.dim + 1, np.array([-0.5, 0.5]))
+        off = offsets(self.dim + 1, np.array([-1.0, 1.0])) / 2
         while len(re) < MOST_TILES:
             im, rho = np.zeros_like(re), np.full((self.dim, len(re)), r)
             im[:, axis], rho[axis] = y, np.hypot(r, s)
-            doubt = ~self.likelihood.free(discs(self.layers, re, im, rho))
+            doubt = ~self.likelihood.free(discs(self.layers, re, im, rho), log)
             doubtful = np.isin(np.arange(len(index)), of[doubt])
             if not doubt.any() or r < 0.3 * a:
                 break
-            of = np.repeat(of[doubt], len(off))
-            re = (re[doubt][:, None] + off[:, :-1] * r).reshape(-1, self.dim)
-            y = (y[doubt][:, None] + off[:, -1] * s).ravel()
-            r, s = r / 2, s / 2
+            into = off if r <= 2 * s else off[::2] * (np.arange(self.dim + 1) < self.dim)  # not upwards as well
+            of = np.repeat(of[doubt], len(into))
+            re = (re[doubt][:, None] + into[:, :-1] * r).reshape(-1, self.dim)
+            y = (y[doubt][:, None] + into[:, -1] * s).ravel()
+            r, s = r / 2, s / 2 if r <= 2 * s else s
         return doubtful
 
-    def sides(self, a: float, axis: int, faces: Array, side: float) -> tuple[Bounds, Array, Array, Array]:
-        """Discs over faces (F, L), cubes of that side orthogonal to an axis, from the real line up to a.
-
-        SIDES of them each: bounds of log |p(x|z)|, those of |log p(x|z)|, and from where to where each goes.
-        """
-        y = np.arange(SIDES + 1) * (a / SIDES)
-        low, high = np.tile(y[:-1], len(faces)), np.tile(y[1:], len(faces))
-        re = np.repeat(faces, SIDES, axis=0)
-        im, rho = np.zeros_like(re), np.full((self.dim, len(re)), 0.5 * side)
-        im[:, axis], rho[axis] = 0.5 * (low + high), 0.5 * a / SIDES
-        d = discs(self.layers, re, im, rho)
-        return self.likelihood.bounds(d, rho, upwards=axis), self._size(d), low, high
+    def over(self, axis: int, middle: Array, half: Array, low: Array, high: Array) -> tuple[Bounds, Array]:
+        """Bounds of log |p(x|z)| and of |log p(x|z)| on faces (F, L) of half side `half`, from low to high (F,)."""
+        im, rho = np.zeros_like(middle), np.tile(half, (self.dim, 1))
+        im[:, axis], rho[axis] = 0.5 * (low + high), 0.5 * (high - low)
+        d = discs(self.layers, middle, im, rho)
+        return self.likelihood.bounds(d, rho, upwards=axis), self._size(d)
 
     def _size(self, d: Discs) -> Array:
         """Bounds of |log p(x|z)| on discs, as columns (K, M): infinite where there may be a singularity."""
         size = self.likelihood.size(d)
-        size[:, ~self.likelihood.free(d)] = 0.0
-        size[0, ~self.likelihood.free(d)] = np.inf
+        singular = ~self.likelihood.free(d, log=True)
+        size[:, singular] = 0.0
+        size[0, singular] = np.inf
         return size
 
     def growth(self) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ of the cells is added. All of it holds up to rounding.
 n data points, C cells, F pieces of the sides, L latent dims.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +20,14 @@ import numpy as np
 from ..checks import Array, Ints
 from ..ops import LOG_2PI
 from .bounds import Bounds
-from .decoder import Cells, Decoder, packed
+from .decoder import Cells, Decoder, offsets, packed
 
 PER_OCTAVE = 8  # heights are near powers of 2^(1/8), so that similar ones are the same
 ENOUGH = 0.5  # nats of slack in a cell
 MOST_CELLS = {1: 2**12, 2: 2**15}
 NEAR = 0.55  # of the way to where a pole is expected: so far up bounds are sharp
-TRIES = 12
+PIECES, MOST_SPLITS = 3, 8  # discs along each side at first, and how often they are split
+TRIES = 24  # heights, each lower than the one before
 
 
 class Strip(NamedTuple):
@@ -43,6 +45,11 @@ def rung(size: float) -> float:
 def height_for(std: float, nats: float) -> float:
     """About the best height for a density of this std that is to be summed to e^−nats of itself."""
     return float(0.75 * std * np.sqrt(2 * nats))
+
+
+def lower(a: float, tries: int) -> float:
+    """The next height to try: in small steps at first."""
+    return rung(a / (1.2 if tries < 6 else 1.7))
 
 
 def missed(a: float, h: float, bound: Array) -> Array:
@@ -67,29 +74,41 @@ def exp32(exponents: Array) -> Array:
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-def strip_over(
-    decoder: Decoder, found: Any, axis: int, nats: float, apart: float = 0.0
-) -> Strip | None:
+def strip_over(decoder: Decoder, found: Any, axis: int, nats: float, h: float | None = None) -> Strip | None:
     """A strip over the cells of what was found, as high as serves a sum to e^−nats; None where none is proven.
 
-    `apart`: it is to serve sums over lattice lines that far apart in the other direction.
+    h: the spacing, where it is given; sums are then over lattice lines as far apart in the other direction.
     """
-    left, log_p = decoder.left[found.rows], found.log_p
     index, side, std = found.index, found.side, float(found.std.min())
-    a = rung(min(height_for(std, nats), NEAR * decoder.pole((index + 0.5) * side, np.full(len(index), 0.5 * side))))
-    for _ in range(TRIES):
+    a = NEAR * decoder.pole((index + 0.5) * side, np.full(len(index), 0.5 * side))
+    a = rung(min(height_for(std, nats), a))
+    for k in range(TRIES):
         if decoder.is_free(a, axis, index, side):
             break
-        a = rung(a / 1.2)
+        a = lower(a, k)
     else:
         return None
     for _ in range(TRIES):
-        cells = cells_at(decoder, left, log_p, a, axis, (index + 0.5) * side, 0.5 * side)
-        bounds = exp32(cells.log_mass(left, 0.5 * apart)[0] - log_p[:, None])
-        if not (highest := float(np.log(total(bounds).max()))) > nats:
-            return Strip(cells, bounds)
+        strip = _strip_at(decoder, found, axis, a, h)
+        if not (highest := float(np.log(total(strip.bounds).max()))) > nats:
+            break
         a = rung(a * max(0.25, np.sqrt(0.5 * nats / highest) if np.isfinite(highest) else 0.5))  # it was too high
-    return None
+    else:
+        return None
+    while h and decoder.is_free(higher := rung(1.3 * strip.cells.a), axis, index, side):
+        best, other = strip, _strip_at(decoder, found, axis, higher, h)
+        least, less = (missed(s.cells.a, h, total(s.bounds)).max() for s in (best, other))
+        if not less < 0.5 * least:
+            break
+        strip = other
+    return strip
+
+
+def _strip_at(decoder: Decoder, found: Any, axis: int, a: float, h: float | None) -> Strip:
+    left, log_p, side = decoder.left[found.rows], found.log_p, found.side
+    cells = cells_at(decoder, left, log_p, a, axis, (found.index + 0.5) * side, 0.5 * side)
+    widen = 0.5 * h if h and axis == 0 else 0.0
+    return Strip(cells, exp32(cells.log_mass(left, widen)[0] - log_p[:, None]))
 
 
 def cells_at(
@@ -100,7 +119,7 @@ def cells_at(
     while True:
         cells = decoder.cells(a, axis, middle, r)
         table, slack = cells.log_mass(left)
-        table -= log_p[:, None]
+        table = np.where(np.isnan(table), np.inf, table - log_p[:, None])
         held = np.nan_to_num(table - slack, nan=-np.inf, posinf=700.0)
         whole = np.log(np.exp(np.minimum(held, 700.0)).sum(axis=1) + 1e-300) - 5 - np.log(len(r))
         excess = np.where(table > whole[:, None], slack, 0.0).max(axis=0)
@@ -108,7 +127,7 @@ def cells_at(
         pieces = 2 ** np.clip(finer, 0, 2).astype(int)
         split = pieces > 1
         known = sum(len(part.r) for part in done)
-        if not split.any() or known + (pieces**L).sum() > MOST_CELLS[L] or r.min() < 2.0**-5 * half:
+        if not split.any() or known + (pieces**L).sum() > MOST_CELLS[L] or r.min() < 2.0**-16 * half:
             return Cells.joined([*done, cells])
         done.append(cells.of(~split))
         middle, r = cells.of(split).split(pieces[split])
@@ -126,15 +145,25 @@ def faces(index: Ints, axis: int) -> Array:
 
 
 class Faces(NamedTuple):
-    """The faces of some cells over one axis, in pieces: bounds of log |p(x|z)| and of |log p(x|z)| on each."""
+    """Faces of cells over one axis, in pieces, and what bounds the integrands on each."""
 
     axis: int
-    side: float
-    bounds: Bounds
-    size: Array  # as columns (K, F)
     at: Array  # their middles, (F, L)
+    half: Array  # half of their sides, (F,)
     low: Array  # from where to where each goes, (F,)
     high: Array
+    bounds: Bounds  # of log |p(x|z)|
+    size: Array  # of |log p(x|z)|, as columns (K, F)
+
+    def of(self, some: Any) -> "Faces":
+        arrays = (part[some] for part in self[1:5])
+        return Faces(self.axis, *arrays, self.bounds.of(some), self.size[:, some])
+
+    def length(self, h: float) -> Array:
+        """What each counts in an integral along it, or in a sum over lattice lines, (F,)."""
+        if self.at.shape[1] == 1:
+            return np.ones(len(self.half))
+        return 2 * self.half + (h if self.axis == 0 else 0.0)
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def weight(self, left: Array, log_p: Array, h: float) -> Array:
@@ -143,24 +172,63 @@ class Faces(NamedTuple):
         table, rest = self.bounds.ceiling(left)
         table += rest
         for l, slope in enumerate(self.bounds.slope):
-            table += np.abs(left @ slope) * (0.5 * (self.high - self.low) if l == self.axis else 0.5 * self.side)
-        near = np.maximum(np.abs(self.at) - 0.5 * self.side, 0.0)
+            table += np.abs(left @ slope) * (0.5 * (self.high - self.low) if l == self.axis else self.half)
+        near = np.maximum(np.abs(self.at) - self.half[:, None], 0.0)
         near[:, self.axis] = self.at[:, self.axis]
         table += 0.5 * (self.high**2 - np.square(near).sum(axis=1) - L * LOG_2PI)
-        weight = np.exp(table - log_p[:, None]) * (self.side ** (L - 1) * piece(self.low, self.high, h))
+        weight = np.exp(table - log_p[:, None]) * (self.length(h) * piece(self.low, self.high, h))
         return np.where(np.isnan(weight), np.inf, weight)
 
 
-def faces_of(decoder: Decoder, indices: list[Ints], side: float, a: float, axis: int) -> list[Faces]:
-    """The faces over one axis of several sets of cells, (C, L) each."""
-    at = [faces(index, axis) * side for index in indices]
-    bounds, size, low, high = decoder.sides(a, axis, np.concatenate(at), side)
-    ends = np.cumsum([len(part) for part in at]) * (len(high) // sum(len(part) for part in at))
-    every, found = np.repeat(np.concatenate(at), len(high) // sum(len(part) for part in at), axis=0), []
-    for end, begin in zip(ends, [0, *ends]):
-        k = slice(int(begin), int(end))
-        found.append(Faces(axis, side, bounds.of(k), size[:, k], every[k], low[k], high[k]))
-    return found
+Weigh = Callable[[int, Faces], Array]
+
+
+def faces_of(
+    decoder: Decoder, indices: list[Ints], side: float, a: float, axis: int, weigh: Weigh, allowed: float
+) -> list[tuple[Faces, Array]]:
+    """The faces over one axis of several sets of cells (C, L), and what they weigh: weigh(set, faces) (n, F).
+
+    They are split where that is more than their share of what is allowed.
+    """
+    ends = [faces(index, axis) * side for index in indices]
+    at = np.repeat(np.concatenate(ends), PIECES, axis=0)
+    of = np.repeat(np.arange(len(ends)), [PIECES * len(part) for part in ends])
+    low = np.tile(np.arange(PIECES) * (a / PIECES), len(at) // PIECES)
+    high, half = low + a / PIECES, np.full(len(at), 0.5 * side)
+    done: list[list[tuple[Faces, Array]]] = [[] for _ in ends]
+    for level in range(MOST_SPLITS):
+        every = Faces(axis, at, half, low, high, *decoder.over(axis, at, half, low, high))
+        split = np.zeros(len(at), dtype=bool)
+        for k in np.unique(of).tolist():
+            mine = np.flatnonzero(of == k)
+            weight = weigh(k, part := every.of(mine))
+            heavy = weight.max(axis=0) > allowed / (4 * len(mine))
+            heavy &= level < MOST_SPLITS - 1 and len(at) < MOST_CELLS[2]
+            done[k].append((part.of(~heavy), weight[:, ~heavy]))
+            split[mine[heavy]] = True
+        if not split.any():
+            break
+        off = offsets(decoder.dim, np.array([-0.5, 0.5]))
+        at, half, low, high, of = at[split], half[split], low[split], high[split], of[split]
+        up, along = off[:, axis], off.copy()
+        along[:, axis] = 0.0
+        middle, quarter = 0.5 * (low + high), 0.25 * (high - low)
+        at = (at[:, None] + along * half[:, None, None]).reshape(-1, decoder.dim)
+        low = (middle[:, None] + (2 * up - 1) * quarter[:, None]).ravel()
+        high = low + 2 * np.repeat(quarter, len(off))
+        half, of = 0.5 * np.repeat(half, len(off)), np.repeat(of, len(off))
+    return [joined(parts) for parts in done]
+
+
+def joined(parts: list[tuple[Faces, Array]]) -> tuple[Faces, Array]:
+    """Parts of the faces of one set of cells as one."""
+    if len(parts) == 1:
+        return parts[0]
+    every, weights = zip(*parts)
+    bounds = Bounds(*(np.concatenate(arrays, axis=-1) for arrays in zip(*(f.bounds for f in every))))
+    arrays = (np.concatenate([f[k] for f in every]) for k in (1, 2, 3, 4))
+    faces = Faces(every[0].axis, *arrays, bounds, np.concatenate([f.size for f in every], axis=-1))
+    return faces, np.concatenate(weights, axis=1)
 
 
 def piece(low: Array, high: Array, h: float) -> Array:

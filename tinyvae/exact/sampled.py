@@ -59,7 +59,8 @@ class Sampled:
             precision = np.fmax(precision, bend * (3 / side) ** 2)
         log_volume = np.minimum(L * np.log(side), L * np.log(2.5) - 0.5 * L * np.log(precision))
         estimate = log_sum(log_f) - L * np.log(3.0) + L * np.log(side)
-        return most + slope + L * np.log(side), np.minimum(estimate, most + log_volume), precision + 1e-9
+        # What is flat over a cell may be wide, but more cannot be known from here.
+        return most + slope + L * np.log(side), np.minimum(estimate, most + log_volume), np.fmax(precision, (0.3 / side) ** 2)
 
     def beyond(self, reach: float, found: Found) -> Array:
         """Nothing, unless there is some at the border of the search."""
@@ -76,6 +77,10 @@ class SampledJoint(Sampled):
         super().__init__(joint.latent_dim, joint.support, lambda rows, t: self._of(rows, self._at(t)))
         self.joint, self.x = joint, x
         self.unit = max(EPS, joint.unit_roundoff(x)) if isinstance(joint, Callables) else EPS
+
+    def finer(self, n: int) -> int:
+        """The nodes along a cell of the lattice that is held against one with n: errors may fall like a power of n."""
+        return 2 * n
 
     def nodes(self, side: float, n: int, index: Ints, keep: bool = False) -> Nodes:
         """The nodes of the cells `index` (C, L), mapped into the support; log_prior is that of t."""
@@ -118,5 +123,6 @@ class SampledJoint(Sampled):
         lo, hi = self.support
         way = np.minimum(nodes.z - lo, hi - nodes.z)
         doubt = (EPS * np.abs(nodes.z) / way * (1 - np.log(way / (hi - lo)))).sum(axis=-1)
+        doubt += (way < 1e-260 * (hi - lo)).any(axis=-1)  # and more may lie where there are no numbers
         part = weight @ doubt
         return np.where(part < 1e-6, found + part * (1 + np.abs(size)), np.inf)

@@ -18,7 +18,7 @@ TOLD = {1: 5.0, 2: 50.0}  # how far the bound on all mass may be above its estim
 PER_STD = 0.93  # spacing of a lattice on which a Gaussian of std 1 is summed to 1e-10
 ACROSS = 6.0  # a cell is at most so many spacings wide, and more than half of that
 DEEPER = 2.0**-5  # cells smaller than that beside a density need not be split to tell more
-MOST = 2**22  # numbers in one table of the search
+MOST, MOST_CELLS = 2**22, 2**16  # numbers in one table of the search, and cells
 WORTH = {1: 2**16, 2: 2**17}  # numbers that another lattice must save
 SPLIT = 2**13  # and that another piece of a lattice must
 
@@ -112,7 +112,8 @@ def _branch(source: Source, rows: Ints, reach: float, log_share: float) -> Itera
         std = np.sqrt(whole / (held * precision).sum(axis=1))
         small = dyadic(side / cell_side(std) * 1.5)  # 1 where the cells are as they should be
         told = (small <= 1) & ((whole < TOLD[L]) | (small <= DEEPER)) | ~np.isfinite(log_p)
-        if (~told).sum() * active[~told].any(axis=0).sum() * 2**L > MOST:
+        split = int(active[~told].any(axis=0).sum()) * 2**L
+        if split > MOST_CELLS or (~told).sum() * split > MOST:
             told[:] = True
         found = Found(rows, side, index, active, log_p, std, left_out)
         if told.any():

@@ -23,7 +23,7 @@ from .support import Found, in_places, search
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
 SHARE = 1 / 64  # of the allowed error: so much may be left out, and as much may the sides of the cells hold
-MOST_NODES = {1: 2**16, 2: 2**18}  # that one data point may use for one integral
+MOST_NODES, MOST_NUMBERS = 2**18, 2**25  # that one data point may use for one integral, and all together
 MOST_FINER = 8  # times, before a sum is left as it is
 
 
@@ -31,7 +31,8 @@ class Part(NamedTuple):
     """Some data points on the nodes of the same cells: p(x, z) there in units of e^log_p, and its bounds."""
 
     found: Found
-    n: int  # nodes in each direction of a cell, and n + 1
+    n: int  # nodes of the coarser lattice in each direction of a cell
+    fine: int  # and of the finer one
     f: Array  # p(x, z) at the nodes of the finer lattice, (n, M)
     mass: Array  # its integral by the finer lattice, (n,)
     other: Array  # and by the coarser one
@@ -45,7 +46,7 @@ class Part(NamedTuple):
         )
         strips = [strip._replace(bounds=strip.bounds[some]) for strip in self.strips]
         sides = [(faces, weight[some]) for faces, weight in self.sides]
-        return Part(found, self.n, self.f[some], self.mass[some], self.other[some], strips, sides)
+        return Part(found, self.n, self.fine, self.f[some], self.mass[some], self.other[some], strips, sides)
 
     @property
     def outside(self) -> Array:
@@ -93,18 +94,19 @@ class Target:
         if self.linear is not None:
             self.log_px, self.error = self.linear.log_px, self.linear.error
             self.certified = self.checked = self.error <= self.tolerance
-            self.log_norm, self.norm_error = self.log_px, self.error
+            self.log_norm, self.norm_error, self.proven_error, self.proving = self.log_px, self.error, self.error, True
             return
         on_plane = self.joint.latent_dim > 1
+        self.proving = self.source.proven and not on_plane  # whether everything is, of this Target and under any q
         self.log_px, self.log_norm = np.full((2, N), -np.inf)
         self.proven_error, self.norm_error, self.apart = np.full((3, N), np.inf)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             for found in search(self.source, N, float(np.log(SHARE * self.each))):
-                self._solve(found, prove=self.source.proven and not on_plane)
+                self._solve(found, prove=self.proving)
         self.apart = np.where(np.isnan(self.apart), np.inf, self.apart)
         if type(self.joint) is Callables and not is_normalised(self.joint, self.tolerance):
             self.apart[:] = np.inf
-        self.error = self.proven_error if self.source.proven and not on_plane else self.apart
+        self.error = self.proven_error if self.proving else self.apart
         self.certified: Bools = self.proven_error <= self.tolerance
         self.checked: Bools = self.certified | (self.apart <= self.tolerance)
 
@@ -124,15 +126,14 @@ class Target:
         found = found.of(np.isfinite(found.log_p))
         if not len(found.rows):
             return
-        L, most = self.source.dim, MOST_NODES[self.source.dim] / found.active.sum(axis=1).max()
-        n, most_n = expected_nodes(found, self.each), max(2, int(most ** (1 / L)) - 1)
+        L, n, most_n = self.source.dim, expected_nodes(found, self.each), most_nodes(found)
         strips = self._strips(found, np.log(2 / self.each) + 2) if prove else []
         if strips:
             h = spacing_for(strips[0].cells.a, 2 * total(strips[0].bounds), self._allowed)
             n = int(np.ceil(found.side / max(h, found.side / 2**20)))
         for attempt in range(MOST_FINER):
             n, again = min(max(n, 2), most_n), [np.zeros(0, dtype=int)]
-            for m in (n, n + 1):
+            for m in (n, self.source.finer(n)):
                 self.source.nodes(found.side, m, found.index, keep=True)
             places = list(in_places(found.active, found.index, (n + 1) ** L))
             founds = [found.of(k) for k in places]
@@ -149,11 +150,11 @@ class Target:
             n = finer(n, self.apart[found.rows[left]], self.each)
             found, strips = found.of(left), [s._replace(bounds=s.bounds[left]) for s in strips]
 
-    def _strips(self, found: Found, nats: float, apart: float = 0.0) -> list[Strip]:
+    def _strips(self, found: Found, nats: float, h: float | None = None) -> list[Strip]:
         """The strip over each axis; or none, where one of them has none."""
         strips = []
         for axis in range(self.source.dim):
-            strip = strip_over(self.source, found, axis, nats, apart if axis == 0 and self.source.dim > 1 else 0.0)
+            strip = strip_over(self.source, found, axis, nats, h)
             if strip is None:
                 return []
             strips.append(strip)
@@ -165,21 +166,26 @@ class Target:
 
     def _summed(self, found: Found, n: int, strips: list[Strip], sides: list[tuple[Faces, Array]]) -> Part:
         masses = []
-        for m in (n, n + 1):
+        for m in (n, self.source.finer(n)):
             nodes = self.source.nodes(found.side, m, found.index)
             f = self.source.log_joint(found.rows, nodes, found.log_p)
             np.exp(f, out=f)
             masses.append(f.sum(axis=1) * (found.side / m) ** self.source.dim)
-        return Part(found, n, f, masses[1], masses[0], strips, sides)
+        return Part(found, n, m, f, masses[1], masses[0], strips, sides)
 
     def _sides(self, founds: list[Found], n: int, strips: list[Strip]) -> list[list[tuple[Faces, Array]]]:
         """For each set of cells of one side its faces over each axis, and what they weigh."""
         sides: list[list[tuple[Faces, Array]]] = [[] for _ in founds]
         for axis, strip in enumerate(strips):
             side = founds[0].side
-            every = faces_of(self.source, [one.index for one in founds], side, strip.cells.a, axis)
-            for one, faces, into in zip(founds, every, sides):
-                into.append((faces, faces.weight(self.source.left[one.rows], one.log_p, side / n)))
+
+            def weigh(k: int, faces: Faces) -> Array:
+                return faces.weight(self.source.left[founds[k].rows], founds[k].log_p, side / n)  # noqa: B023
+
+            indices, allowed = [one.index for one in founds], SHARE * self.each
+            every = faces_of(self.source, indices, side, strip.cells.a, axis, weigh, allowed)
+            for one, into in zip(every, sides):
+                into.append(one)
         return sides
 
     def _take(self, part: Part) -> Array:
@@ -188,16 +194,31 @@ class Target:
         rounding = self._rounding(part)
         self.log_px[rows], self.log_norm[rows] = log_p + np.log(part.mass), log_p + np.log(part.other)
         left_out = part.outside / part.mass + rounding
-        self.apart[rows] = np.abs(self.log_px[rows] - self.log_norm[rows]) + left_out
-        self.proven_error[rows] = log_error(part.missed(part.n + 1), part.mass) + rounding
+        self.apart[rows] = apart(self.log_px[rows], self.log_norm[rows], part.n) + left_out
+        self.proven_error[rows] = log_error(part.missed(part.fine), part.mass) + rounding
         self.norm_error[rows] = log_error(part.missed(part.n), part.other) + rounding
         return self.norm_error[rows] if part.strips else self.apart[rows]
 
     def _rounding(self, part: Part) -> Array:
         """About how large it may be in log p(x), (n,)."""
         found = part.found
-        nodes = self.source.nodes(found.side, part.n + 1, found.index)
+        nodes = self.source.nodes(found.side, part.fine, found.index)
         return np.asarray(self.source.rounding(found.rows, nodes, found.log_p, part.f))
+
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
+    def certify(self) -> "Target":
+        """Try to prove what was only checked: for a VAE with z ∈ R². No value changes, only what is known of it."""
+        if self.linear is None and self.source.proven and not self.proving:
+            self.proving, parts, self.parts = True, self.parts, []
+            for part in parts:
+                found, n = part.found, part.n
+                strips = self._strips(found, np.log(2 / self.each) + 2, found.side / n)
+                sides = self._sides([found], n, strips)[0]
+                self._take(part := part._replace(strips=strips, sides=sides))
+                self.parts.append(part)
+            self.certified = self.proven_error <= self.tolerance
+            self.checked = self.checked | self.certified
+        return self
 
     # ----- the posteriors -----
 
@@ -223,7 +244,7 @@ class Target:
     def _moments_on(self, part: Part, fine: bool) -> tuple[Array, Array]:
         """Mean (n, L) and covariance (n, L, L) by one of the lattices."""
         found, f = part.found, part.f
-        nodes = self.source.nodes(found.side, part.n + fine, found.index)
+        nodes = self.source.nodes(found.side, part.fine if fine else part.n, found.index)
         if not fine:
             f = np.exp(self.source.log_joint(found.rows, nodes, found.log_p))
         p, z = f / f.sum(axis=1)[:, None], nodes.z
@@ -236,10 +257,10 @@ class Target:
         """Their errors: the sum of (w − E[w]) p(x, z) should be 0, and by as much as it may miss that E[w] is off."""
         L, found = mean.shape[1], part.found
         far = np.abs(mean) + 1 + self.source.reach
-        whole = part.mass - part.missed(part.n + 1)
+        whole = part.mass - part.missed(part.fine)
         off, ends = [], []  # |z_i − mean_i| on the cells and on the sides of each axis, (n, ·)
         for d, (strip, (side, _)) in enumerate(zip(part.strips, part.sides)):
-            c, half = strip.cells, 0.5 * found.side
+            c, half = strip.cells, side.half
             off.append([np.abs(c.middle[:, i] - mean[:, [i]]) + c.r + (c.a if i == d else 0.0) for i in range(L)])
             ends.append([np.abs(side.at[:, i] - mean[:, [i]]) + (side.high if i == d else half) for i in range(L)])
 
@@ -248,7 +269,7 @@ class Target:
             sizes = [o[i] * (1.0 if j is None else o[j]) + extra for o in off]
             at = [e[i] * (1.0 if j is None else e[j]) + extra for e in ends]
             distance = far[:, i] * (1.0 if j is None else far[:, j]) + (0.0 if j is None else extra[:, 0])
-            return np.where(whole > 0, part.missed(part.n + 1, sizes, at, distance) / whole, np.inf)
+            return np.where(whole > 0, part.missed(part.fine, sizes, at, distance) / whole, np.inf)
 
         first = np.stack([error(i) for i in range(L)], axis=1)
         second = np.array([[error(i, j) for j in range(L)] for i in range(L)]).transpose(2, 0, 1)
@@ -303,12 +324,12 @@ class Target:
         for part in self.parts:
             rows, found, ratios = part.found.rows, part.found, []
             for fine in (True, False):
-                f, nodes = part.f, self.source.nodes(found.side, part.n + fine, found.index)
+                f, nodes = part.f, self.source.nodes(found.side, part.fine if fine else part.n, found.index)
                 if not fine:
                     if part.strips:
                         break
                     f = np.exp(self.source.log_joint(rows, nodes, found.log_p))
-                sums = [t.source.under(rows, t.source.nodes(found.side, part.n + fine, found.index), f) for t in (self, other)]
+                sums = [t.source.under(rows, t.source.nodes(found.side, part.fine if fine else part.n, found.index), f) for t in (self, other)]
                 ratios.append((sums[0][0] - sums[1][0]) / f.sum(axis=1))
                 if fine:
                     rounding = (sums[0][1] + sums[1][1]) / f.sum(axis=1)
@@ -322,7 +343,7 @@ class Target:
         found, strips, rows = part.found, list(part.strips), part.found.rows
         for d, strip in enumerate(strips):
             a = strip.cells.a
-            while not other.source.is_free(a, d, found.index, found.side):
+            while not all(s.is_free(a, d, found.index, found.side, log=True) for s in (self.source, other.source)):
                 if (a := a / 1.2) < strip.cells.a / 8:
                     return np.full(len(ratio), np.inf)
             if a != strip.cells.a:  # lower, where the other decoder has a pole
@@ -335,19 +356,31 @@ class Target:
             c = strip.cells
             sizes.append(np.abs(ratio)[:, None] + self.source.left[rows] @ c.size)
             sizes[d] += other.source.left[rows] @ other.source.cells(c.a, d, c.middle, c.r).size
-            (again,) = faces_of(other.source, [found.index], found.side, c.a, d)
-            ends.append(np.abs(ratio)[:, None] + self.source.left[rows] @ faces.size + other.source.left[rows] @ again.size)
+            again = other.source.over(d, faces.at, faces.half, faces.low, faces.high)[1]
+            ends.append(np.abs(ratio)[:, None] + self.source.left[rows] @ faces.size + other.source.left[rows] @ again)
         for source in (self.source, other.source):
             constant, square = source.growth()
             far = far + (constant + square * self.joint.latent_dim * (source.reach + 1) ** 2)[rows]
-        whole = part.mass - part.missed(part.n + 1)
-        return np.where(whole > 0, part.missed(part.n + 1, sizes, ends, far) / whole, np.inf)
+        whole = part.mass - part.missed(part.fine)
+        return np.where(whole > 0, part.missed(part.fine, sizes, ends, far) / whole, np.inf)
 
 
 def expected_nodes(found: Found, each: float) -> int:
     """In each direction of a cell, if the densities were Gaussians: a sum misses 2 exp(−2π² s²/h²) in each direction."""
     std, L = float(found.std.min()), found.index.shape[1]
     return int(np.ceil(found.side * np.sqrt(0.5 * np.log(2 * L / each)) / (np.pi * std)))
+
+
+def most_nodes(found: Found) -> int:
+    """That fit in each direction of a cell."""
+    needed = found.active.sum(axis=1)
+    return max(2, int(min(MOST_NODES / needed.max(), MOST_NUMBERS / needed.sum()) ** (1 / found.index.shape[1])) - 1)
+
+
+def apart(fine: Array, coarse: Array, n: Any) -> Array:
+    """How far sums with n nodes in a cell are from their integrals, if that falls like r^n and so does `fine`."""
+    gap = np.abs(fine - coarse)
+    return np.asarray(gap / (1 - np.minimum(gap, 0.5) ** (1 / n)))
 
 
 def finer(n: int, gaps: Array, each: float) -> int:

@@ -22,10 +22,10 @@ from ..gaussian import Gaussian
 from ..ops import LOG_2PI
 from .decoder import EPS, Cells, lattice
 from .joint import Joint, VAEJoint, log_densities
-from .proof import MOST_CELLS, NEAR, TRIES, faces_of, height_for, missed, piece, rung
+from .proof import MOST_CELLS, NEAR, TRIES, Faces, faces_of, height_for, lower, missed, piece, rung
 from .sampled import Sampled, to_support
 from .support import MOST, Found, cell_side, in_places, search
-from .target import INTEGRALS, MOST_FINER, MOST_NODES, SHARE, Target, expected_nodes, finer
+from .target import INTEGRALS, MOST_FINER, SHARE, Target, apart, expected_nodes, finer, most_nodes
 from .terms import Decomposition
 
 NARROWEST = 2.0**-36  # the std of a q, beside its mean, for which there still are nodes
@@ -107,27 +107,36 @@ class Expectations:
         if target.linear is not None and isinstance(self.q, Gaussian):
             reconstruction, kl_posterior, error, kl_error = target.linear.terms(self.q)
             errors = target.error, error, *self._kl_prior[1:], kl_error
-            certified = target.certified & (np.maximum.reduce(errors) <= self.tolerance)
-            return Decomposition(target.log_px, reconstruction, self._kl_prior[0], kl_posterior, *errors, certified, certified)
+            certified = target.certified & ((proven := np.maximum.reduce(errors)) <= self.tolerance)
+            kl_prior = self._kl_prior[0]
+            return Decomposition(
+                target.log_px, reconstruction, kl_prior, kl_posterior, *errors, certified, certified, proven
+            )
         fine, coarse = np.full((2, 4, self.n), np.nan)
+        self._n = np.ones(self.n)
         bounds = np.full((2, 2, self.n), np.inf)  # fine and coarse; of E_q[log p(x|z)], of that and the rest together
         self._kept, self._tables = self._tables, {}
         for found in self._found(target):
             self._solve(target, found, fine, coarse, bounds)
         a, b = _Sums(*fine), _Sums(*coarse)
-        kl_prior, kl_prior_error = self._kl_prior if self.closed else (a.to_prior, np.abs(a.to_prior - b.to_prior) + a.rounding)
+        kl_prior, kl_prior_error = self._kl_prior if self.closed else (a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding)
         kl_posterior = b.to_prior - b.reconstruction + target.log_norm
-        apart = np.abs(a.reconstruction - b.reconstruction), np.abs(b.to_prior - kl_prior)
-        if target.source.proven and self.dim == 1 and isinstance(self.q, Gaussian):
-            errors = target.error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error
+        gaps = apart(a.reconstruction, b.reconstruction, self._n), np.abs(b.to_prior - kl_prior)
+        of_bounds = target.proven_error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error
+        if target.proving and self.dim == 1 and self._by_search is None:
+            errors = of_bounds
         else:
             lost = np.where(np.abs(a.mass - 1) < 1e-6, np.abs(a.mass - 1), np.inf)
-            lost = lost * (1 + np.abs(a.reconstruction) + np.abs(a.to_prior)) + a.rounding
-            errors = target.error, apart[0] + lost, kl_prior_error + lost, apart[0] + apart[1] + lost + target.error
-        errors = tuple(np.where(np.isnan(error), np.inf, error) for error in errors)  # type: ignore[assignment]
-        certified = target.certified & (np.maximum.reduce(errors) <= self.tolerance)
-        checked = certified | (target.checked & (np.maximum(*apart) <= self.tolerance) & (np.abs(a.mass - 1) < 1e-6))
-        return Decomposition(target.log_px, a.reconstruction, kl_prior, kl_posterior, *errors, checked, certified)
+            lost = lost * (1 + np.abs(a.reconstruction) + np.abs(a.to_prior)) + a.rounding + 2 * SHARE * self.each
+            errors = target.error, gaps[0] + lost, kl_prior_error + lost, gaps[0] + gaps[1] + lost + target.error
+        errors, of_bounds = (tuple(np.where(np.isnan(e), np.inf, e) for e in es) for es in (errors, of_bounds))
+        proven = np.maximum.reduce(of_bounds)
+        certified = target.certified & (proven <= self.tolerance)
+        whole = np.abs(a.mass - 1) < 1e-6
+        checked = certified | (target.checked & whole & (np.maximum.reduce(errors[1:]) <= self.tolerance))
+        return Decomposition(
+            target.log_px, a.reconstruction, kl_prior, kl_posterior, *errors, checked, certified, proven
+        )
 
     @property
     def _kl_prior(self) -> tuple[Array, Array]:
@@ -208,9 +217,10 @@ class Expectations:
     def _solve(self, target: Target, found: Found, fine: Array, coarse: Array, bounds: Array) -> None:
         """The sums for some data points, with as many nodes as a bound, or else the other lattice, asks for."""
         source, L, each = target.source, self.dim, self.each * (1 - 4 * SHARE)
-        most_n = max(2, int((MOST_NODES[L] / found.active.sum(axis=1).max()) ** (1 / L)) - 1)
+        most_n = most_nodes(found)
         n, strips = max(2, expected_nodes(found, self.each)), []
-        if source.proven and isinstance(self.q, Gaussian) and L == 1:
+        prove = target.proving and target.linear is None and self._by_search is None
+        if prove and L == 1:
             strips = self._strips(target, found)
             if strips and np.isfinite(strips[0][1]).all():
                 a, bound = strips[0]
@@ -220,16 +230,19 @@ class Expectations:
         n = min((m for m in ns if n <= m <= 1.6 * n + 1), default=n)
         for attempt in range(MOST_FINER):
             n, again = min(max(n, 2), most_n), [np.zeros(0, dtype=int)]
+            if prove and L > 1:
+                strips = self._strips(target, found, lines=found.side / n)
             places = list(in_places(found.active, found.index, (n + 1) ** L))
             parts = [found.of(k) for k in places]
             for k, part, of_sides in zip(places, parts, self._sides(target, parts, n, strips)):
                 rows = part.rows
-                for m, sums in ((n, coarse), (n + 1, fine)):
+                self._n[rows], m_fine = n, source.finer(n)
+                for m, sums in ((n, coarse), (m_fine, fine)):
                     sums[:, rows] = self._summed(target, part, m)
-                for m, into in ((n + 1, bounds[0]), (n, bounds[1])):
+                for m, into in ((m_fine, bounds[0]), (n, bounds[1])):
                     held = sum(missed(a, found.side / m, np.array([b[0, k], b[:, k].sum(axis=0)])) for a, b in strips)
                     into[:, rows] = held + of_sides + fine[3, rows]
-                gap = bounds[1, 1, rows] if strips else np.abs(fine[1:3, rows] - coarse[1:3, rows]).max(axis=0)
+                gap = bounds[1, 1, rows] if strips and L == 1 else apart(fine[1:3, rows], coarse[1:3, rows], n).max(axis=0)
                 enough = (gap <= self.each) | (n == most_n)
                 again.append(k[~enough])
             if not len(left := np.sort(np.concatenate(again))):
@@ -272,7 +285,7 @@ class Expectations:
 
     # ----- the proof -----
 
-    def _strips(self, target: Target, found: Found, apart: float = 0.0) -> list[tuple[float, Array]]:
+    def _strips(self, target: Target, found: Found, lines: float = 0.0) -> list[tuple[float, Array]]:
         """For each axis a height, and what |q log p(x|z)| and |q (log q − log p(z))| hold there, (2, n)."""
         source, rows, strips = target.source, found.rows, []
         p = PIECES[self.dim]
@@ -282,17 +295,17 @@ class Expectations:
             of_axis = self.precision[rows, axis, axis]
             a = height_for(float(np.sqrt(1 / of_axis.max())), float(np.log(2 / self.each)) + 5)
             a = rung(min(a, NEAR * source.pole(*begin)))
-            for _ in range(2 * TRIES):
-                if source.is_free(a, axis, found.index, found.side):
+            for k in range(TRIES):
+                if source.is_free(a, axis, found.index, found.side, log=True):
                     cells = regular_cells(source, a, axis, *begin)
                     if cells is not None:
                         break
-                a = rung(a / 1.2)
+                a = lower(a, k)
             else:
                 return []
             middle, r = cells.middle, cells.r
             away, reach = self._away(middle, r, rows)
-            volume = 2 * r * (2 * r + apart if axis == 0 and self.dim == 2 else (2 * r) ** (self.dim - 1))
+            volume = 2 * r * (2 * r + lines if axis == 0 and self.dim == 2 else (2 * r) ** (self.dim - 1))
             held = np.exp(-0.5 * np.maximum(away - reach, 0) ** 2 - logs + 0.5 * a * a * of_axis[:, None])
             held *= volume * (2 * np.pi) ** (-0.5 * self.dim)
             moved = away + reach + a * np.sqrt(of_axis)[:, None]
@@ -305,33 +318,43 @@ class Expectations:
         """What the sides of some sets of cells, and what is beyond them, weigh in the errors of both, (2, n) each."""
         if not strips:
             return [np.full((2, len(found.rows)), np.inf) for found in founds]
-        side, found_errors = founds[0].side, [np.full((2, len(f.rows)), 2 * SHARE * self.each) for f in founds]
+        side, errors = founds[0].side, [np.full((2, len(f.rows)), 2 * SHARE * self.each) for f in founds]
         for axis, (a, _) in enumerate(strips):
-            every = faces_of(target.source, [found.index for found in founds], side, a, axis)
-            for found, faces, error in zip(founds, every, found_errors):
-                rows, high = found.rows, faces.high
-                logs, of_axis = self.q.log_diag[rows].sum(axis=1)[:, None], self.precision[rows, axis, axis][:, None]
-                away, reach = self._away(faces.at, 0.5 * side, rows, axis)
-                held = np.exp(-0.5 * np.maximum(away - reach, 0) ** 2 - logs + 0.5 * high**2 * of_axis)
-                held *= side ** (self.dim - 1) * (2 * np.pi) ** (-0.5 * self.dim) * piece(faces.low, high, side / n)
+
+            def held(k: int, faces: Faces) -> tuple[Array, Array]:  # of q, and of log q − log p(z), at most
+                rows, high = founds[k].rows, faces.high
+                logs, of_axis = self.q.log_diag[rows].sum(axis=1)[:, None], self.precision[rows, axis, axis][:, None]  # noqa: B023
+                away, reach = self._away(faces.at, faces.half, rows, axis)  # noqa: B023
+                log_q = -0.5 * np.maximum(away - reach, 0) ** 2 - logs - 0.5 * self.dim * LOG_2PI
+                weight = faces.length(side / n) * piece(faces.low, high, side / n)
                 rest = np.abs(logs) + 0.5 * (away + reach + high * np.sqrt(of_axis)) ** 2
-                rest += 0.5 * (np.linalg.norm(faces.at, axis=1) + side + high) ** 2
-                of_log_p = np.einsum("nk,nk->n", target.source.left[rows], held @ faces.size.T)
-                error += np.array([of_log_p, of_log_p + (held * rest).sum(axis=1)])
-        return [np.where(np.isnan(error), np.inf, error) for error in found_errors]
+                rest += 0.5 * (np.linalg.norm(faces.at, axis=1) + faces.half + high) ** 2
+                return np.exp(log_q + 0.5 * high**2 * of_axis) * weight, rest
+
+            def weigh(k: int, faces: Faces) -> Array:
+                q, rest = held(k, faces)
+                both = q * (rest + target.source.left[founds[k].rows] @ faces.size)
+                return np.where(np.isnan(both), np.inf, both)
+
+            every = faces_of(target.source, [f.index for f in founds], side, a, axis, weigh, SHARE * self.each)
+            for error, (_, weight) in zip(errors, every):
+                error += weight.sum(axis=1)
+        return errors
 
 
 def regular_cells(source: Any, a: float, axis: int, middle: Array, r: Array) -> Any:
     """Cells at height a on which log p(x|z) has no singularity, split where that does not show; or None."""
-    done: list[Any] = []
-    for _ in range(6):
+    done, more = list[Any](), 2
+    for _ in range(20):
         cells = source.cells(a, axis, middle, r)
         good = np.isfinite(cells.size[0])
-        done.append(cells.of(good))
         if good.all():
-            return Cells.joined(done)
+            if not done or not more:
+                return Cells.joined([*done, cells])
+            good, more = ~good, more - 1  # near a singularity bounds are loose
         if len(r) > MOST_CELLS[source.dim]:
             break
+        done.append(cells.of(good))
         middle, r = cells.of(~good).split(np.full(int((~good).sum()), 2))
     return None
 

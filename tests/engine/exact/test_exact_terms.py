@@ -528,12 +528,14 @@ def test_the_same_target_twice_is_bit_identical(L):
 
 @pytest.mark.parametrize("L", [1, 2])
 def test_a_data_point_has_the_same_terms_alone_and_in_company(L):
+    """On a line: to far below the tolerance. On a plane, where company may ask for a finer lattice: to the errors."""
     model, theta, phi, x = random_setting(L, 11, n=5)
     together = tv.decompose(model, theta, phi, x)
     for n in range(5):
         alone = tv.decompose(model, theta, phi, x[n : n + 1])
         for name in TERMS:
-            assert abs(getattr(alone, name)[0] - getattr(together, name)[n]) < 1e-9
+            allowed = 1e-9 if L == 1 else alone.error[0] + together.error[n]
+            assert abs(getattr(alone, name)[0] - getattr(together, name)[n]) < allowed <= 1e-6
 
 
 def test_a_target_keeps_its_theta_when_training_moves_on():
