@@ -268,7 +268,7 @@ class Decoder:
             im[:, axis], rho[axis] = y, np.hypot(r, s)
             doubt = ~self.likelihood.free(discs(self.layers, re, im, rho), log)
             doubtful = np.isin(np.arange(len(index)), of[doubt])
-            if not doubt.any() or r < 0.3 * a:
+            if not doubt.any() or r < 0.15 * a:
                 break
             into = off if r <= 2 * s else off[::2] * (np.arange(self.dim + 1) < self.dim)  # not upwards as well
             of = np.repeat(of[doubt], len(into))

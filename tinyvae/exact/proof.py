@@ -133,6 +133,26 @@ def cells_at(
         middle, r = cells.of(split).split(pieces[split])
 
 
+def regular_cells(decoders: list[Decoder], a: float, axis: int, middle: Array, r: Array) -> list[Cells]:
+    """Cells at height a on which log p(x|z) has no singularity, split where that does not show; none if it never does.
+
+    The same cells for each of the decoders.
+    """
+    done, more = list[list[Cells]](), 2
+    for _ in range(20):
+        every = [decoder.cells(a, axis, middle, r) for decoder in decoders]
+        good = np.isfinite([cells.size[0] for cells in every]).all(axis=0)
+        if good.all():
+            if not done or not more:
+                return [Cells.joined(list(parts)) for parts in zip(*done, every)]
+            good, more = ~good, more - 1  # near a singularity bounds are loose
+        if len(r) > MOST_CELLS[decoders[0].dim]:
+            break
+        done.append([cells.of(good) for cells in every])
+        middle, r = every[0].of(~good).split(np.full(int((~good).sum()), 2))
+    return []
+
+
 def faces(index: Ints, axis: int) -> Array:
     """The faces (F, L) orthogonal to an axis where cells (C, L) end, in units of their side."""
     step, keys, ends = np.eye(index.shape[1], dtype=np.int64)[axis], packed(index), []

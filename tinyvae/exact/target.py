@@ -16,7 +16,19 @@ from ..checks import Array, Bools, data_points
 from .decoder import EPS, Decoder, keep_freed_memory
 from .joint import Callables, VAEJoint, joint_of
 from .linear import LinearEvidence
-from .proof import Faces, Strip, exp32, faces_of, missed, spacing_for, strip_over, total
+from .proof import (
+    TRIES,
+    Faces,
+    Strip,
+    exp32,
+    faces_of,
+    lower,
+    missed,
+    regular_cells,
+    spacing_for,
+    strip_over,
+    total,
+)  # fmt: skip
 from .sampled import SampledJoint
 from .support import Found, in_places, search
 
@@ -208,8 +220,8 @@ class Target:
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def certify(self) -> "Target":
         """Try to prove what was only checked: for a VAE with z ∈ R². No value changes, only what is known of it."""
-        if self.linear is None and self.source.proven and not self.proving:
-            self.proving, parts, self.parts = True, self.parts, []
+        if self.linear is None and self.source.proven and not all(part.strips for part in self.parts):
+            parts, self.parts = self.parts, []
             for part in parts:
                 found, n = part.found, part.n
                 strips = self._strips(found, np.log(2 / self.each) + 2, found.side / n)
@@ -340,25 +352,27 @@ class Target:
 
     def _proven_ratio(self, part: Part, other: "Target", ratio: Array) -> Array:
         """The error of the mean of w = log p_θ(x|z) − log p_θ'(x|z) under the posterior, (n,)."""
-        found, strips, rows = part.found, list(part.strips), part.found.rows
-        for d, strip in enumerate(strips):
+        found, strips, rows, sizes, ends = part.found, list[Strip](), part.found.rows, [], []
+        both, lefts = [self.source, other.source], [t.source.left[part.found.rows] for t in (self, other)]
+        for d, strip in enumerate(part.strips):
             a = strip.cells.a
-            while not all(s.is_free(a, d, found.index, found.side, log=True) for s in (self.source, other.source)):
-                if (a := a / 1.2) < strip.cells.a / 8:
-                    return np.full(len(ratio), np.inf)
-            if a != strip.cells.a:  # lower, where the other decoder has a pole
-                cells = self.source.cells(a, d, strip.cells.middle, strip.cells.r)
-                table = cells.log_mass(self.source.left[rows], 0.5 * found.side / part.n * (d == 0))[0]
-                strips[d] = Strip(cells, exp32(table - found.log_p[:, None]))
+            for k in range(TRIES):  # lower, where the other decoder has a pole, or a logarithm branches
+                if all(source.is_free(a, d, found.index, found.side, log=True) for source in both):
+                    if every := regular_cells(both, a, d, strip.cells.middle, strip.cells.r):
+                        break
+                a = lower(a, k)
+            else:
+                return np.full(len(ratio), np.inf)
+            lines = 0.5 * found.side / part.n if d == 0 and len(part.strips) > 1 else 0.0
+            table = every[0].log_mass(lefts[0], lines)[0]
+            strips.append(Strip(every[0], exp32(table - found.log_p[:, None])))
+            sizes.append(np.abs(ratio)[:, None] + sum(left @ cells.size for left, cells in zip(lefts, every)))
         part = part._replace(strips=strips, sides=self._sides([found], part.n, strips)[0])
-        sizes, ends, far = [], [], np.abs(ratio)
-        for d, (strip, (faces, _)) in enumerate(zip(strips, part.sides)):
-            c = strip.cells
-            sizes.append(np.abs(ratio)[:, None] + self.source.left[rows] @ c.size)
-            sizes[d] += other.source.left[rows] @ other.source.cells(c.a, d, c.middle, c.r).size
+        for d, (faces, _) in enumerate(part.sides):
             again = other.source.over(d, faces.at, faces.half, faces.low, faces.high)[1]
-            ends.append(np.abs(ratio)[:, None] + self.source.left[rows] @ faces.size + other.source.left[rows] @ again)
-        for source in (self.source, other.source):
+            ends.append(np.abs(ratio)[:, None] + lefts[0] @ faces.size + lefts[1] @ again)
+        far = np.abs(ratio)
+        for source in both:
             constant, square = source.growth()
             far = far + (constant + square * self.joint.latent_dim * (source.reach + 1) ** 2)[rows]
         whole = part.mass - part.missed(part.fine)

@@ -20,9 +20,9 @@ import numpy as np
 from ..checks import Array, Ints
 from ..gaussian import Gaussian
 from ..ops import LOG_2PI
-from .decoder import EPS, Cells, lattice
+from .decoder import EPS, lattice
 from .joint import Joint, VAEJoint, log_densities
-from .proof import MOST_CELLS, NEAR, TRIES, Faces, faces_of, height_for, lower, missed, piece, rung
+from .proof import NEAR, TRIES, Faces, faces_of, height_for, lower, missed, piece, regular_cells, rung
 from .sampled import Sampled, to_support
 from .support import MOST, Found, cell_side, in_places, search
 from .target import INTEGRALS, MOST_FINER, SHARE, Target, apart, expected_nodes, finer, most_nodes
@@ -60,16 +60,22 @@ def decompose(
     return terms_under(model.encode(phi, target.x) if q is None else q, target, tolerance)
 
 
-def terms_under(q: Any, target: Target, tolerance: float | None = None) -> Decomposition:
+def terms_under(
+    q: Any, target: Target, tolerance: float | None = None, certify: bool = False
+) -> Decomposition:
     """The terms of a q held against a Target.
 
     q is a Gaussian for each of the target's N data points, or any object with log_prob(z (P, L), rows (P,)) ->
     (P,), the log density of data point rows[p]'s q at z[p]; or Expectations, whose tables are then used again.
-    tolerance: nats, None for the target's.
+    tolerance: nats, None for the target's. certify: try to prove what is only checked otherwise, for z ∈ R²; it takes
+    several times as long, and changes no value.
     """
     if not isinstance(q, Expectations):
         q = Expectations(q, target.joint, len(target), target.tolerance if tolerance is None else tolerance)
-    return q.against(target)
+    return q.against(target.certify() if certify else target, certify)
+
+
+_Strip = tuple[float, Array]  # a height, and what is held there of the two integrands, (2, n)
 
 
 class _Sums(NamedTuple):
@@ -102,7 +108,7 @@ class Expectations:
         self.closed = isinstance(q, Gaussian) and isinstance(joint, VAEJoint)  # KL(q ‖ N(0, I)) is
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def against(self, target: Target) -> Decomposition:
+    def against(self, target: Target, certify: bool = False) -> Decomposition:
         """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
         if target.linear is not None and isinstance(self.q, Gaussian):
             reconstruction, kl_posterior, error, kl_error = target.linear.terms(self.q)
@@ -117,7 +123,7 @@ class Expectations:
         bounds = np.full((2, 2, self.n), np.inf)  # fine and coarse; of E_q[log p(x|z)], of that and the rest together
         self._kept, self._tables = self._tables, {}
         for found in self._found(target):
-            self._solve(target, found, fine, coarse, bounds)
+            self._solve(target, found, fine, coarse, bounds, certify or target.proving)
         a, b = _Sums(*fine), _Sums(*coarse)
         kl_prior, kl_prior_error = self._kl_prior if self.closed else (a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding)
         kl_posterior = b.to_prior - b.reconstruction + target.log_norm
@@ -214,12 +220,14 @@ class Expectations:
 
     # ----- the sums -----
 
-    def _solve(self, target: Target, found: Found, fine: Array, coarse: Array, bounds: Array) -> None:
+    def _solve(
+        self, target: Target, found: Found, fine: Array, coarse: Array, bounds: Array, prove: bool
+    ) -> None:
         """The sums for some data points, with as many nodes as a bound, or else the other lattice, asks for."""
         source, L, each = target.source, self.dim, self.each * (1 - 4 * SHARE)
         most_n = most_nodes(found)
         n, strips = max(2, expected_nodes(found, self.each)), []
-        prove = target.proving and target.linear is None and self._by_search is None
+        prove = prove and source.proven and self._by_search is None
         if prove and L == 1:
             strips = self._strips(target, found)
             if strips and np.isfinite(strips[0][1]).all():
@@ -231,7 +239,7 @@ class Expectations:
         for attempt in range(MOST_FINER):
             n, again = min(max(n, 2), most_n), [np.zeros(0, dtype=int)]
             if prove and L > 1:
-                strips = self._strips(target, found, lines=found.side / n)
+                strips = self._strips(target, found, found.side / n)
             places = list(in_places(found.active, found.index, (n + 1) ** L))
             parts = [found.of(k) for k in places]
             for k, part, of_sides in zip(places, parts, self._sides(target, parts, n, strips)):
@@ -285,36 +293,48 @@ class Expectations:
 
     # ----- the proof -----
 
-    def _strips(self, target: Target, found: Found, lines: float = 0.0) -> list[tuple[float, Array]]:
-        """For each axis a height, and what |q log p(x|z)| and |q (log q − log p(z))| hold there, (2, n)."""
-        source, rows, strips = target.source, found.rows, []
-        p = PIECES[self.dim]
-        begin = lattice(found.side, p, found.index), np.full(len(found.index) * p**self.dim, 0.5 * found.side / p)
-        logs = self.q.log_diag[rows].sum(axis=1)[:, None]
+    def _strips(self, target: Target, found: Found, h: float | None = None) -> list[_Strip]:
+        """A strip over each axis, or none where one of them has none; h: the spacing, where it is given."""
+        source, strips, cells = target.source, list[_Strip](), lattice(found.side, PIECES[self.dim], found.index)
+        r = np.full(len(cells), 0.5 * found.side / PIECES[self.dim])
         for axis in range(self.dim):
-            of_axis = self.precision[rows, axis, axis]
-            a = height_for(float(np.sqrt(1 / of_axis.max())), float(np.log(2 / self.each)) + 5)
-            a = rung(min(a, NEAR * source.pole(*begin)))
+            std = float(1 / np.sqrt(self.precision[found.rows, axis, axis].max()))
+            a = rung(min(height_for(std, float(np.log(2 / self.each)) + 5), NEAR * source.pole(cells, r)))
             for k in range(TRIES):
-                if source.is_free(a, axis, found.index, found.side, log=True):
-                    cells = regular_cells(source, a, axis, *begin)
-                    if cells is not None:
-                        break
+                if (strip := self._strip(target, found, axis, a, cells, r, h)) is not None:
+                    break
                 a = lower(a, k)
             else:
                 return []
-            middle, r = cells.middle, cells.r
-            away, reach = self._away(middle, r, rows)
-            volume = 2 * r * (2 * r + lines if axis == 0 and self.dim == 2 else (2 * r) ** (self.dim - 1))
-            held = np.exp(-0.5 * np.maximum(away - reach, 0) ** 2 - logs + 0.5 * a * a * of_axis[:, None])
-            held *= volume * (2 * np.pi) ** (-0.5 * self.dim)
-            moved = away + reach + a * np.sqrt(of_axis)[:, None]
-            rest = np.abs(logs) + 0.5 * moved**2 + 0.5 * (np.linalg.norm(middle, axis=1) + r * np.sqrt(self.dim) + a) ** 2
-            size = np.einsum("nk,nk->n", source.left[rows], held @ cells.size.T)
-            strips.append((a, 1.001 * np.array([size, (held * rest).sum(axis=1)])))
+            while h and (other := self._strip(target, found, axis, rung(1.3 * strip[0]), cells, r, h)) is not None:
+                least, less = (missed(height, h, held.sum(axis=0)).max() for height, held in (strip, other))
+                if not less < 0.5 * least:
+                    break
+                strip = other
+            strips.append(strip)
         return strips
 
-    def _sides(self, target: Target, founds: list[Found], n: int, strips: list[tuple[float, Array]]) -> list[Array]:
+    def _strip(
+        self, target: Target, found: Found, axis: int, a: float, middle: Array, r: Array, h: float | None
+    ) -> _Strip | None:
+        """What |q log p(x|z)| and |q (log q − log p(z))| hold at the height a of an axis; None where it is too high."""
+        source, rows = target.source, found.rows
+        if not source.is_free(a, axis, found.index, found.side, log=True):
+            return None
+        if not (every := regular_cells([source], a, axis, middle, r)):
+            return None
+        (cells,) = every
+        middle, r, of_axis = cells.middle, cells.r, self.precision[rows, axis, axis][:, None]
+        (away, reach), logs = self._away(middle, r, rows), self.q.log_diag[rows].sum(axis=1)[:, None]
+        volume = (2 * r) ** (self.dim - 1) * (2 * r + (h if h and axis == 0 else 0.0))  # or h times the lattice lines
+        held = np.exp(-0.5 * np.maximum(away - reach, 0) ** 2 - logs + 0.5 * a * a * of_axis)
+        held *= volume * (2 * np.pi) ** (-0.5 * self.dim)
+        rest = np.abs(logs) + 0.5 * (away + reach + a * np.sqrt(of_axis)) ** 2
+        rest += 0.5 * (np.linalg.norm(middle, axis=1) + r * np.sqrt(self.dim) + a) ** 2
+        size = np.einsum("nk,nk->n", source.left[rows], held @ cells.size.T)
+        return a, 1.001 * np.array([size, (held * rest).sum(axis=1)])
+
+    def _sides(self, target: Target, founds: list[Found], n: int, strips: list[_Strip]) -> list[Array]:
         """What the sides of some sets of cells, and what is beyond them, weigh in the errors of both, (2, n) each."""
         if not strips:
             return [np.full((2, len(found.rows)), np.inf) for found in founds]
@@ -340,23 +360,6 @@ class Expectations:
             for error, (_, weight) in zip(errors, every):
                 error += weight.sum(axis=1)
         return errors
-
-
-def regular_cells(source: Any, a: float, axis: int, middle: Array, r: Array) -> Any:
-    """Cells at height a on which log p(x|z) has no singularity, split where that does not show; or None."""
-    done, more = list[Any](), 2
-    for _ in range(20):
-        cells = source.cells(a, axis, middle, r)
-        good = np.isfinite(cells.size[0])
-        if good.all():
-            if not done or not more:
-                return Cells.joined([*done, cells])
-            good, more = ~good, more - 1  # near a singularity bounds are loose
-        if len(r) > MOST_CELLS[source.dim]:
-            break
-        done.append(cells.of(good))
-        middle, r = cells.of(~good).split(np.full(int((~good).sum()), 2))
-    return None
 
 
 def safe(C: Array) -> Array:

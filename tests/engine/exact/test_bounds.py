@@ -119,7 +119,7 @@ def test_log_p_is_below_its_bound_all_over_a_cell(seed, likelihood, upwards):
     d, F = discs(layers, re, im, rho), decode(layers, (re + 1j * im)[:, None] + along)
     how, x, log_density = random_likelihood(r, layers, likelihood)
     log_p = log_density(F)
-    bounds, left, free = how.bounds(d, rho, upwards), how.rows(x), how.free(d)
+    bounds, left, free = how.bounds(d, rho, upwards), how.rows(x), how.free(d, True)
     log_f, rest = bounds.ceiling(left)
     ceiling = (log_f + rest)[:, :, None] + np.einsum("nk,lkm,mtl->nmt", left, bounds.slope, t)
     assert free.any() and (log_p.real <= ceiling + 1e-9 * (1 + np.abs(ceiling)))[:, free].all()
