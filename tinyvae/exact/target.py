@@ -87,15 +87,17 @@ class Target:
         log_px: nats, (N,).
         error: of log_px, (N,), nats: `tolerance` or less, unless the budget was spent; inf where nothing is known.
         certified: whether a proven bound says so, (N,) bool: nothing hides between the nodes or beyond them, up to
-            rounding, of which the error has an estimate. For a VAE with z ∈ R¹ and for a linear Gaussian one always
-            tried; for z ∈ R² after `certify`.
+            rounding, of which the error has an estimate. `certify` says whether to try: None for a VAE with z ∈ R¹
+            only, since on a plane it takes many times as long. A linear Gaussian one has a closed form.
         checked: whether lattices of different nodes agree to the tolerance, and the search saw no mass elsewhere;
             or certified, (N,) bool.
 
     Raises ValueError for x that is no data, and for a tolerance out of reach.
     """
 
-    def __init__(self, model: Any, theta: Any, x: Any, tolerance: float | None = None):
+    def __init__(
+        self, model: Any, theta: Any, x: Any, tolerance: float | None = None, certify: bool | None = None
+    ):
         keep_freed_memory()
         self.joint = joint_of(model, theta)
         self.x = data_points(x)
@@ -108,8 +110,8 @@ class Target:
             self.certified = self.checked = self.error <= self.tolerance
             self.log_norm, self.norm_error, self.proven_error, self.proving = self.log_px, self.error, self.error, True
             return
-        on_plane = self.joint.latent_dim > 1
-        self.proving = self.source.proven and not on_plane  # whether everything is, of this Target and under any q
+        by_default = self.joint.latent_dim == 1
+        self.proving = bool(self.source.proven and (by_default if certify is None else certify))
         self.log_px, self.log_norm = np.full((2, N), -np.inf)
         self.proven_error, self.norm_error, self.apart = np.full((3, N), np.inf)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -138,22 +140,19 @@ class Target:
         found = found.of(np.isfinite(found.log_p))
         if not len(found.rows):
             return
-        L, n, most_n = self.source.dim, expected_nodes(found, self.each), most_nodes(found)
-        strips = self._strips(found, np.log(2 / self.each) + 2) if prove else []
-        if strips:
-            h = spacing_for(strips[0].cells.a, 2 * total(strips[0].bounds), self._allowed)
-            n = int(np.ceil(found.side / max(h, found.side / 2**20)))
+        n, most_n, strips = expected_nodes(found, self.each), most_nodes(found), list[Strip]()
         for attempt in range(MOST_FINER):
+            if prove and (not strips or self.source.dim > 1):
+                strips = self._strips(found, n)
+                n = self._needed(found, n, strips)
             n, again = min(max(n, 2), most_n), [np.zeros(0, dtype=int)]
             for m in (n, self.source.finer(n)):
                 self.source.nodes(found.side, m, found.index, keep=True)
-            places = list(in_places(found.active, found.index, (n + 1) ** L))
+            places = list(in_places(found.active, found.index, (n + 1) ** self.source.dim))
             founds = [found.of(k) for k in places]
-            sides = self._sides(founds, n, strips)
-            for k, one, of_one in zip(places, founds, sides):
-                part = self._summed(one, n, [s._replace(bounds=s.bounds[k]) for s in strips], of_one)
-                gap = self._take(part)
-                enough = (gap <= self.each) | (n == most_n) | (attempt == MOST_FINER - 1)
+            for k, one, sides in zip(places, founds, self._sides(founds, n, strips)):
+                part = self._summed(one, n, [s._replace(bounds=s.bounds[k]) for s in strips], sides)
+                enough = (self._take(part) <= self.each) | (n == most_n) | (attempt == MOST_FINER - 1)
                 if enough.any():
                     self.parts.append(part.of(enough))
                 again.append(k[~enough])
@@ -162,15 +161,24 @@ class Target:
             n = finer(n, self.apart[found.rows[left]], self.each)
             found, strips = found.of(left), [s._replace(bounds=s.bounds[left]) for s in strips]
 
-    def _strips(self, found: Found, nats: float, h: float | None = None) -> list[Strip]:
-        """The strip over each axis; or none, where one of them has none."""
-        strips = []
+    def _strips(self, found: Found, n: int) -> list[Strip]:
+        """The strip over each axis for n nodes in a cell; or none, where one of them has none."""
+        strips, h = [], found.side / n if self.source.dim > 1 else None
         for axis in range(self.source.dim):
-            strip = strip_over(self.source, found, axis, nats, h)
+            strip = strip_over(self.source, found, axis, float(np.log(2 / self.each)) + 2, h)
             if strip is None:
                 return []
             strips.append(strip)
         return strips
+
+    def _needed(self, found: Found, n: int, strips: list[Strip]) -> int:
+        """How many nodes in a cell the strips ask for; on a plane at least n, for which they are."""
+        if not strips:
+            return n
+        allowed = self._allowed / len(strips)
+        h = min(spacing_for(s.cells.a, 2 * total(s.bounds), allowed) for s in strips)
+        needed = int(np.ceil(found.side / max(h, found.side / 2**20)))
+        return max(needed, n) if len(strips) > 1 else needed
 
     @property
     def _allowed(self) -> float:
@@ -216,21 +224,6 @@ class Target:
         found = part.found
         nodes = self.source.nodes(found.side, part.fine, found.index)
         return np.asarray(self.source.rounding(found.rows, nodes, found.log_p, part.f))
-
-    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def certify(self) -> "Target":
-        """Try to prove what was only checked: for a VAE with z ∈ R². No value changes, only what is known of it."""
-        if self.linear is None and self.source.proven and not all(part.strips for part in self.parts):
-            parts, self.parts = self.parts, []
-            for part in parts:
-                found, n = part.found, part.n
-                strips = self._strips(found, np.log(2 / self.each) + 2, found.side / n)
-                sides = self._sides([found], n, strips)[0]
-                self._take(part := part._replace(strips=strips, sides=sides))
-                self.parts.append(part)
-            self.certified = self.proven_error <= self.tolerance
-            self.checked = self.checked | self.certified
-        return self
 
     # ----- the posteriors -----
 

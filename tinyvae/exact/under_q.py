@@ -22,7 +22,7 @@ from ..gaussian import Gaussian
 from ..ops import LOG_2PI
 from .decoder import EPS, lattice
 from .joint import Joint, VAEJoint, log_densities
-from .proof import NEAR, TRIES, Faces, faces_of, height_for, lower, missed, piece, regular_cells, rung
+from .proof import NEAR, TRIES, Faces, faces_of, height_for, lower, missed, piece, regular_cells, rung, spacing_for
 from .sampled import Sampled, to_support
 from .support import MOST, Found, cell_side, in_places, search
 from .target import INTEGRALS, MOST_FINER, SHARE, Target, apart, expected_nodes, finer, most_nodes
@@ -60,19 +60,16 @@ def decompose(
     return terms_under(model.encode(phi, target.x) if q is None else q, target, tolerance)
 
 
-def terms_under(
-    q: Any, target: Target, tolerance: float | None = None, certify: bool = False
-) -> Decomposition:
+def terms_under(q: Any, target: Target, tolerance: float | None = None) -> Decomposition:
     """The terms of a q held against a Target.
 
     q is a Gaussian for each of the target's N data points, or any object with log_prob(z (P, L), rows (P,)) ->
     (P,), the log density of data point rows[p]'s q at z[p]; or Expectations, whose tables are then used again.
-    tolerance: nats, None for the target's. certify: try to prove what is only checked otherwise, for z ∈ R²; it takes
-    several times as long, and changes no value.
+    tolerance: nats, None for the target's.
     """
     if not isinstance(q, Expectations):
         q = Expectations(q, target.joint, len(target), target.tolerance if tolerance is None else tolerance)
-    return q.against(target.certify() if certify else target, certify)
+    return q.against(target)
 
 
 _Strip = tuple[float, Array]  # a height, and what is held there of the two integrands, (2, n)
@@ -108,7 +105,7 @@ class Expectations:
         self.closed = isinstance(q, Gaussian) and isinstance(joint, VAEJoint)  # KL(q ‖ N(0, I)) is
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def against(self, target: Target, certify: bool = False) -> Decomposition:
+    def against(self, target: Target) -> Decomposition:
         """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
         if target.linear is not None and isinstance(self.q, Gaussian):
             reconstruction, kl_posterior, error, kl_error = target.linear.terms(self.q)
@@ -123,13 +120,13 @@ class Expectations:
         bounds = np.full((2, 2, self.n), np.inf)  # fine and coarse; of E_q[log p(x|z)], of that and the rest together
         self._kept, self._tables = self._tables, {}
         for found in self._found(target):
-            self._solve(target, found, fine, coarse, bounds, certify or target.proving)
+            self._solve(target, found, fine, coarse, bounds)
         a, b = _Sums(*fine), _Sums(*coarse)
         kl_prior, kl_prior_error = self._kl_prior if self.closed else (a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding)
         kl_posterior = b.to_prior - b.reconstruction + target.log_norm
         gaps = apart(a.reconstruction, b.reconstruction, self._n), np.abs(b.to_prior - kl_prior)
         of_bounds = target.proven_error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error
-        if target.proving and self.dim == 1 and self._by_search is None:
+        if target.proving and self._by_search is None:
             errors = of_bounds
         else:
             lost = np.where(np.abs(a.mass - 1) < 1e-6, np.abs(a.mass - 1), np.inf)
@@ -220,26 +217,17 @@ class Expectations:
 
     # ----- the sums -----
 
-    def _solve(
-        self, target: Target, found: Found, fine: Array, coarse: Array, bounds: Array, prove: bool
-    ) -> None:
+    def _solve(self, target: Target, found: Found, fine: Array, coarse: Array, bounds: Array) -> None:
         """The sums for some data points, with as many nodes as a bound, or else the other lattice, asks for."""
-        source, L, each = target.source, self.dim, self.each * (1 - 4 * SHARE)
-        most_n = most_nodes(found)
-        n, strips = max(2, expected_nodes(found, self.each)), []
-        prove = prove and source.proven and self._by_search is None
-        if prove and L == 1:
-            strips = self._strips(target, found)
-            if strips and np.isfinite(strips[0][1]).all():
-                a, bound = strips[0]
-                h = 2 * np.pi * a / np.log1p(2 * bound.sum(axis=0) / each)
-                n = int(np.ceil(found.side / max(float(h.min()), found.side / 2**20)))
-        ns = [part.n for part in target.parts if part.found.side == found.side]
-        n = min((m for m in ns if n <= m <= 1.6 * n + 1), default=n)
-        for attempt in range(MOST_FINER):
+        source, L, prove = target.source, self.dim, target.proving and self._by_search is None
+        n, most_n, strips = expected_nodes(found, self.each), most_nodes(found), list[_Strip]()
+        for _ in range(MOST_FINER):
+            if prove and (not strips or L > 1):
+                strips = self._strips(target, found, found.side / max(n, 2) if L > 1 else None)
+                n = self._needed(found, n, strips)
+            ns = [part.n for part in target.parts if part.found.side == found.side]
+            n = min((m for m in ns if n <= m <= 1.6 * n + 1), default=n)
             n, again = min(max(n, 2), most_n), [np.zeros(0, dtype=int)]
-            if prove and L > 1:
-                strips = self._strips(target, found, found.side / n)
             places = list(in_places(found.active, found.index, (n + 1) ** L))
             parts = [found.of(k) for k in places]
             for k, part, of_sides in zip(places, parts, self._sides(target, parts, n, strips)):
@@ -250,13 +238,22 @@ class Expectations:
                 for m, into in ((m_fine, bounds[0]), (n, bounds[1])):
                     held = sum(missed(a, found.side / m, np.array([b[0, k], b[:, k].sum(axis=0)])) for a, b in strips)
                     into[:, rows] = held + of_sides + fine[3, rows]
-                gap = bounds[1, 1, rows] if strips and L == 1 else apart(fine[1:3, rows], coarse[1:3, rows], n).max(axis=0)
+                gap = bounds[1, 1, rows] if strips else apart(fine[1:3, rows], coarse[1:3, rows], n).max(axis=0)
                 enough = (gap <= self.each) | (n == most_n)
                 again.append(k[~enough])
             if not len(left := np.sort(np.concatenate(again))):
                 break
             gaps = np.abs(fine[1:3, found.rows[left]] - coarse[1:3, found.rows[left]]).max(axis=0)
             n, found, strips = finer(n, gaps, self.each), found.of(left), [(a, b[:, left]) for a, b in strips]
+
+    def _needed(self, found: Found, n: int, strips: list[_Strip]) -> int:
+        """How many nodes in a cell the strips ask for; on a plane at least n, for which they are."""
+        if not strips or not all(np.isfinite(held).all() for _, held in strips):
+            return n
+        allowed = self.each * (1 - 4 * SHARE) / len(strips)
+        h = min(spacing_for(a, held.sum(axis=0), allowed) for a, held in strips)
+        needed = int(np.ceil(found.side / max(h, found.side / 2**20)))
+        return max(needed, n) if len(strips) > 1 else needed
 
     def _summed(self, target: Target, found: Found, n: int) -> Array:
         """_Sums over one lattice, (4, n)."""
