@@ -13,5 +13,6 @@ from .terms import TERMS as TERMS
 from .terms import Decomposition as Decomposition
 from .terms import MeanTerms as MeanTerms
 from .under_q import Expectations as Expectations
+from .under_q import certified as certified
 from .under_q import decompose as decompose
 from .under_q import terms_under as terms_under
