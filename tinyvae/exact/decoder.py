@@ -46,7 +46,9 @@ class Cells(NamedTuple):
     size: Array  # of |log p(x|z)|, as columns (K, C)
 
     def of(self, some: Any) -> "Cells":
-        return Cells(self.middle[some], self.r[some], self.a, self.axis, self.bounds.of(some), self.size[..., some])
+        return Cells(
+            self.middle[some], self.r[some], self.a, self.axis, self.bounds.of(some), self.size[..., some]
+        )
 
     @classmethod
     def joined(cls, parts: "list[Cells]") -> "Cells":
@@ -54,7 +56,9 @@ class Cells(NamedTuple):
             return parts[0]
         bounds = Bounds(*(np.concatenate(arrays, axis=-1) for arrays in zip(*(p.bounds for p in parts))))
         middle, r = np.concatenate([p.middle for p in parts]), np.concatenate([p.r for p in parts])
-        return cls(middle, r, parts[0].a, parts[0].axis, bounds, np.concatenate([p.size for p in parts], axis=-1))
+        return cls(
+            middle, r, parts[0].a, parts[0].axis, bounds, np.concatenate([p.size for p in parts], axis=-1)
+        )
 
     def split(self, pieces: Ints) -> tuple[Array, Array]:
         """Middles and half sides of the cells, in so many pieces along each direction."""
@@ -92,12 +96,12 @@ class Cells(NamedTuple):
         return table, rest
 
 
-def packed(index: Ints) -> Ints:
+def packed(index: Any) -> Any:
     """Cells (C, L) as one number each, in the same order."""
     return index[:, 0] if index.shape[1] == 1 else (index[:, 0] << 31) + index[:, 1]
 
 
-def offsets(dim: int, ticks: Array) -> Array:
+def offsets(dim: int, ticks: Any) -> Any:
     """All tuples of the ticks, (len^dim, dim)."""
     if dim == 1:
         return ticks[:, None]

@@ -92,7 +92,9 @@ def strip_over(decoder: Decoder, found: Any, axis: int, nats: float, h: float | 
         strip = _strip_at(decoder, found, axis, a, h)
         if not (highest := float(np.log(total(strip.bounds).max()))) > nats:
             break
-        a = rung(a * max(0.25, np.sqrt(0.5 * nats / highest) if np.isfinite(highest) else 0.5))  # it was too high
+        a = rung(
+            a * max(0.25, np.sqrt(0.5 * nats / highest) if np.isfinite(highest) else 0.5)
+        )  # it was too high
     else:
         return None
     while h and decoder.is_free(higher := rung(1.3 * strip.cells.a), axis, index, side):
@@ -176,8 +178,8 @@ class Faces(NamedTuple):
     size: Array  # of |log p(x|z)|, as columns (K, F)
 
     def of(self, some: Any) -> "Faces":
-        arrays = (part[some] for part in self[1:5])
-        return Faces(self.axis, *arrays, self.bounds.of(some), self.size[:, some])
+        at, half, low, high = (part[some] for part in (self.at, self.half, self.low, self.high))
+        return Faces(self.axis, at, half, low, high, self.bounds.of(some), self.size[:, some])
 
     def length(self, h: float) -> Array:
         """What each counts in an integral along it, or in a sum over lattice lines, (F,)."""
@@ -246,9 +248,9 @@ def joined(parts: list[tuple[Faces, Array]]) -> tuple[Faces, Array]:
         return parts[0]
     every, weights = zip(*parts)
     bounds = Bounds(*(np.concatenate(arrays, axis=-1) for arrays in zip(*(f.bounds for f in every))))
-    arrays = (np.concatenate([f[k] for f in every]) for k in (1, 2, 3, 4))
-    faces = Faces(every[0].axis, *arrays, bounds, np.concatenate([f.size for f in every], axis=-1))
-    return faces, np.concatenate(weights, axis=1)
+    at, half, low, high = (np.concatenate([f[k] for f in every]) for k in (1, 2, 3, 4))
+    size = np.concatenate([f.size for f in every], axis=-1)
+    return Faces(every[0].axis, at, half, low, high, bounds, size), np.concatenate(weights, axis=1)
 
 
 def piece(low: Array, high: Array, h: float) -> Array:

@@ -30,7 +30,9 @@ def to_support(t: Array, support: tuple[float, float]) -> tuple[Array, Array]:
     if math.isinf(lo):
         return t, np.zeros(len(t))
     u = np.pi * np.sinh(np.clip(t, -300, 300))
-    log_slope = np.log((hi - lo) * np.pi) + np.logaddexp(t, -t) - np.log(2) - np.logaddexp(0, u) - np.logaddexp(0, -u)
+    log_slope = (
+        np.log((hi - lo) * np.pi) + np.logaddexp(t, -t) - np.log(2) - np.logaddexp(0, u) - np.logaddexp(0, -u)
+    )
     z = lo + (hi - lo) * np.exp(-np.logaddexp(0, -u))
     inside = max(lo + 1e-300, np.nextafter(lo, hi)), min(hi - 1e-300, np.nextafter(hi, lo))
     return np.clip(z, *inside), log_slope.sum(axis=-1)
@@ -60,7 +62,11 @@ class Sampled:
         log_volume = np.minimum(L * np.log(side), L * np.log(2.5) - 0.5 * L * np.log(precision))
         estimate = log_sum(log_f) - L * np.log(3.0) + L * np.log(side)
         # What is flat over a cell may be wide, but more cannot be known from here.
-        return most + slope + L * np.log(side), np.minimum(estimate, most + log_volume), np.fmax(precision, (0.3 / side) ** 2)
+        return (
+            most + slope + L * np.log(side),
+            np.minimum(estimate, most + log_volume),
+            np.fmax(precision, (0.3 / side) ** 2),
+        )
 
     def beyond(self, reach: float, found: Found) -> Array:
         """Nothing, unless there is some at the border of the search."""

@@ -13,7 +13,10 @@ import numpy as np
 from ..checks import Array, Bools, Ints
 from .decoder import offsets, packed
 
-REACH, MOST_REACH = 16.0, 2.0**14  # the search is in |z_i| <= REACH, or twice as far, four times …, as it must be
+REACH, MOST_REACH = (
+    16.0,
+    2.0**14,
+)  # the search is in |z_i| <= REACH, or twice as far, four times …, as it must be
 TOLD = {1: 5.0, 2: 50.0}  # how far the bound on all mass may be above its estimate
 PER_STD = 0.93  # spacing of a lattice on which a Gaussian of std 1 is summed to 1e-10
 ACROSS = 6.0  # a cell is at most so many spacings wide, and more than half of that
@@ -127,7 +130,9 @@ def _branch(source: Source, rows: Ints, reach: float, log_share: float) -> Itera
 def log_sum(table: Array) -> Array:
     """log Σ exp over the last axis."""
     peak = table.max(axis=-1, initial=-np.inf)
-    return np.asarray(peak + np.log(np.exp(table - np.where(np.isfinite(peak), peak, 0.0)[..., None]).sum(axis=-1)))
+    return np.asarray(
+        peak + np.log(np.exp(table - np.where(np.isfinite(peak), peak, 0.0)[..., None]).sum(axis=-1))
+    )
 
 
 def _together(founds: list[Found]) -> Iterator[Found]:

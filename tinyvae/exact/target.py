@@ -105,10 +105,17 @@ class Target:
         N, self.each = len(self.x), self.tolerance / INTEGRALS
         self.linear = linear_evidence(self.joint, self.x)
         self.parts: list[Part] = []
+        self.certified: Bools
+        self.checked: Bools
         if self.linear is not None:
             self.log_px, self.error = self.linear.log_px, self.linear.error
             self.certified = self.checked = self.error <= self.tolerance
-            self.log_norm, self.norm_error, self.proven_error, self.proving = self.log_px, self.error, self.error, True
+            self.log_norm, self.norm_error, self.proven_error, self.proving = (
+                self.log_px,
+                self.error,
+                self.error,
+                True,
+            )
             return
         by_default = self.joint.latent_dim == 1
         self.proving = bool(self.source.proven and (by_default if certify is None else certify))
@@ -121,8 +128,8 @@ class Target:
         if type(self.joint) is Callables and not is_normalised(self.joint, self.tolerance):
             self.apart[:] = np.inf
         self.error = self.proven_error if self.proving else self.apart
-        self.certified: Bools = self.proven_error <= self.tolerance
-        self.checked: Bools = self.certified | (self.apart <= self.tolerance)
+        self.certified = self.proven_error <= self.tolerance
+        self.checked = self.certified | (self.apart <= self.tolerance)
 
     @cached_property
     def source(self) -> Any:
@@ -196,13 +203,13 @@ class Target:
     def _sides(self, founds: list[Found], n: int, strips: list[Strip]) -> list[list[tuple[Faces, Array]]]:
         """For each set of cells of one side its faces over each axis, and what they weigh."""
         sides: list[list[tuple[Faces, Array]]] = [[] for _ in founds]
+        h, indices = founds[0].side / n, [one.index for one in founds]
+
+        def weigh(k: int, faces: Faces) -> Array:
+            return faces.weight(self.source.left[founds[k].rows], founds[k].log_p, h)
+
         for axis, strip in enumerate(strips):
-            side = founds[0].side
-
-            def weigh(k: int, faces: Faces) -> Array:
-                return faces.weight(self.source.left[founds[k].rows], founds[k].log_p, side / n)  # noqa: B023
-
-            indices, allowed = [one.index for one in founds], SHARE * self.each
+            side, allowed = founds[0].side, SHARE * self.each
             every = faces_of(self.source, indices, side, strip.cells.a, axis, weigh, allowed)
             for one, into in zip(every, sides):
                 into.append(one)
@@ -243,7 +250,11 @@ class Target:
             std, size = np.sqrt(np.einsum("nii->ni", V)), 32 * EPS * (1 + np.abs(m))
             rounding = EPS + 2 * self._rounding(part)
             mean_error[rows] = errors[0] + size + rounding[:, None] * std
-            cov_error[rows] = errors[1] + size[:, None] * std[:, :, None] + rounding[:, None, None] * std[:, None] * std[:, :, None]
+            cov_error[rows] = (
+                errors[1]
+                + size[:, None] * std[:, :, None]
+                + rounding[:, None, None] * std[:, None] * std[:, :, None]
+            )
         return mean, cov, mean_error, cov_error
 
     def _moments_on(self, part: Part, fine: bool) -> tuple[Array, Array]:
@@ -266,11 +277,15 @@ class Target:
         off, ends = [], []  # |z_i − mean_i| on the cells and on the sides of each axis, (n, ·)
         for d, (strip, (side, _)) in enumerate(zip(part.strips, part.sides)):
             c, half = strip.cells, side.half
-            off.append([np.abs(c.middle[:, i] - mean[:, [i]]) + c.r + (c.a if i == d else 0.0) for i in range(L)])
-            ends.append([np.abs(side.at[:, i] - mean[:, [i]]) + (side.high if i == d else half) for i in range(L)])
+            off.append(
+                [np.abs(c.middle[:, i] - mean[:, [i]]) + c.r + (c.a if i == d else 0.0) for i in range(L)]
+            )
+            ends.append(
+                [np.abs(side.at[:, i] - mean[:, [i]]) + (side.high if i == d else half) for i in range(L)]
+            )
 
         def error(i: int, j: int | None = None) -> Array:
-            extra = 0.0 if j is None else np.abs(cov[:, i, j])[:, None]
+            extra: Any = 0.0 if j is None else np.abs(cov[:, i, j])[:, None]
             sizes = [o[i] * (1.0 if j is None else o[j]) + extra for o in off]
             at = [e[i] * (1.0 if j is None else e[j]) + extra for e in ends]
             distance = far[:, i] * (1.0 if j is None else far[:, j]) + (0.0 if j is None else extra[:, 0])
@@ -303,7 +318,9 @@ class Target:
     def log_posterior(self, z: Any, points: Any = slice(None)) -> Array:
         """log p_θ(z|x_n) for all data points (or those chosen) at z (M, L) -> (n, M), nats."""
         z = np.asarray(z, dtype=float).reshape(-1, self.joint.latent_dim)
-        log_p = self.joint.log_likelihood(self.x[points][:, None], self.joint.outputs(z)) + self.joint.log_prior(z)
+        log_p = self.joint.log_likelihood(
+            self.x[points][:, None], self.joint.outputs(z)
+        ) + self.joint.log_prior(z)
         return log_p - self.log_px[points][:, None]
 
     def posterior_density(self, z: Any, points: Any = slice(None)) -> Array:
@@ -334,7 +351,12 @@ class Target:
                     if part.strips:
                         break
                     f = np.exp(self.source.log_joint(rows, nodes, found.log_p))
-                sums = [t.source.under(rows, t.source.nodes(found.side, part.fine if fine else part.n, found.index), f) for t in (self, other)]
+                sums = [
+                    t.source.under(
+                        rows, t.source.nodes(found.side, part.fine if fine else part.n, found.index), f
+                    )
+                    for t in (self, other)
+                ]
                 ratios.append((sums[0][0] - sums[1][0]) / f.sum(axis=1))
                 if fine:
                     rounding = (sums[0][1] + sums[1][1]) / f.sum(axis=1)
@@ -381,7 +403,9 @@ def expected_nodes(found: Found, each: float) -> int:
 def most_nodes(found: Found) -> int:
     """That fit in each direction of a cell."""
     needed = found.active.sum(axis=1)
-    return max(2, int(min(MOST_NODES / needed.max(), MOST_NUMBERS / needed.sum()) ** (1 / found.index.shape[1])) - 1)
+    return max(
+        2, int(min(MOST_NODES / needed.max(), MOST_NUMBERS / needed.sum()) ** (1 / found.index.shape[1])) - 1
+    )
 
 
 def apart(fine: Array, coarse: Array, n: Any) -> Array:

@@ -14,6 +14,7 @@ times what cells hold of q and of |log p(x|z)|; all else is as in `proof.py`.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,19 @@ from ..gaussian import Gaussian
 from ..ops import LOG_2PI
 from .decoder import EPS, lattice
 from .joint import Joint, VAEJoint, log_densities
-from .proof import NEAR, TRIES, Faces, faces_of, height_for, lower, missed, piece, regular_cells, rung, spacing_for
+from .proof import (
+    NEAR,
+    TRIES,
+    Faces,
+    faces_of,
+    height_for,
+    lower,
+    missed,
+    piece,
+    regular_cells,
+    rung,
+    spacing_for,
+)
 from .sampled import Sampled, to_support
 from .support import MOST, Found, cell_side, in_places, search
 from .target import INTEGRALS, MOST_FINER, SHARE, Target, apart, expected_nodes, finer, most_nodes
@@ -123,7 +136,11 @@ class Expectations:
         else:
             self.inverse = inverse_of(q.cholesky)  # C⁻¹
             self.precision = np.einsum("nki,nkj->nij", self.inverse, self.inverse)
-            self.std = np.exp(q.log_diag[:, 0]) if self.dim == 1 else np.linalg.svd(safe(q.cholesky), compute_uv=False)[:, -1]
+            self.std = (
+                np.exp(q.log_diag[:, 0])
+                if self.dim == 1
+                else np.linalg.svd(safe(q.cholesky), compute_uv=False)[:, -1]
+            )
         self.closed = isinstance(q, Gaussian) and isinstance(joint, VAEJoint)  # KL(q ‖ N(0, I)) is
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
@@ -139,22 +156,33 @@ class Expectations:
             )
         fine, coarse = np.full((2, 4, self.n), np.nan)
         self._n = np.ones(self.n)
-        bounds = np.full((2, 2, self.n), np.inf)  # fine and coarse; of E_q[log p(x|z)], of that and the rest together
+        bounds = np.full(
+            (2, 2, self.n), np.inf
+        )  # fine and coarse; of E_q[log p(x|z)], of that and the rest together
         self._kept, self._tables = self._tables, {}
         for found in self._found(target):
             self._solve(target, found, fine, coarse, bounds)
         a, b = _Sums(*fine), _Sums(*coarse)
-        kl_prior, kl_prior_error = self._kl_prior if self.closed else (a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding)
+        kl_prior, kl_prior_error = (
+            self._kl_prior if self.closed else (a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding)
+        )
         kl_posterior = b.to_prior - b.reconstruction + target.log_norm
         gaps = apart(a.reconstruction, b.reconstruction, self._n), np.abs(b.to_prior - kl_prior)
-        of_bounds = target.proven_error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error
+        of_bounds: Any = target.proven_error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error
         if target.proving and self._by_search is None:
-            errors = of_bounds
+            errors: Any = of_bounds
         else:
             lost = np.where(np.abs(a.mass - 1) < 1e-6, np.abs(a.mass - 1), np.inf)
-            lost = lost * (1 + np.abs(a.reconstruction) + np.abs(a.to_prior)) + a.rounding + 2 * SHARE * self.each
-            errors = target.error, gaps[0] + lost, kl_prior_error + lost, gaps[0] + gaps[1] + lost + target.error
-        errors, of_bounds = (tuple(np.where(np.isnan(e), np.inf, e) for e in es) for es in (errors, of_bounds))
+            lost = (
+                lost * (1 + np.abs(a.reconstruction) + np.abs(a.to_prior)) + a.rounding + 2 * SHARE * self.each
+            )
+            errors = (
+                target.error,
+                gaps[0] + lost,
+                kl_prior_error + lost,
+                gaps[0] + gaps[1] + lost + target.error,
+            )
+        errors, of_bounds = (np.where(np.isnan(e), np.inf, e) for e in (np.array(errors), np.array(of_bounds)))
         proven = np.maximum.reduce(of_bounds)
         certified = target.certified & (proven <= self.tolerance)
         whole = np.abs(a.mass - 1) < 1e-6
@@ -177,7 +205,12 @@ class Expectations:
             yield from self._by_search
             return
         radius, (mean, std) = self._radius(target), (self.q.mean, self.std)
-        known = np.isfinite(mean).all(axis=1) & (std > NARROWEST * (1 + np.abs(mean).max(axis=1))) & (std < 1e6) & (radius < 40)
+        known = (
+            np.isfinite(mean).all(axis=1)
+            & (std > NARROWEST * (1 + np.abs(mean).max(axis=1)))
+            & (std < 1e6)
+            & (radius < 40)
+        )
         side = cell_side(np.where(known, std, 1.0))
         for part in target.parts:
             rows, of_target = part.found.rows, part.found.side
@@ -258,7 +291,9 @@ class Expectations:
                 for m, sums in ((n, coarse), (m_fine, fine)):
                     sums[:, rows] = self._summed(target, part, m)
                 for m, into in ((m_fine, bounds[0]), (n, bounds[1])):
-                    held = sum(missed(a, found.side / m, np.array([b[0, k], b[:, k].sum(axis=0)])) for a, b in strips)
+                    held = sum(
+                        missed(a, found.side / m, np.array([b[0, k], b[:, k].sum(axis=0)])) for a, b in strips
+                    )
                     into[:, rows] = held + of_sides + fine[3, rows]
                 gap = bounds[1, 1, rows] if strips else apart(fine[1:3, rows], coarse[1:3, rows], n).max(axis=0)
                 enough = (gap <= self.each) | (n == most_n)
@@ -294,7 +329,9 @@ class Expectations:
                 t, rows = lattice(found.side, n, found.index), found.rows
                 if self._by_search is None:
                     away, _ = self._away(t, 0.0, rows)
-                    log_q = -0.5 * away**2 - (self.q.log_diag[rows].sum(axis=1) + 0.5 * self.dim * LOG_2PI)[:, None]
+                    log_q = (
+                        -0.5 * away**2 - (self.q.log_diag[rows].sum(axis=1) + 0.5 * self.dim * LOG_2PI)[:, None]
+                    )
                 else:
                     log_q = np.maximum(self._log_density(rows, t), -1e100)
                 weight = np.exp(log_q + self.dim * np.log(found.side / n))
@@ -314,7 +351,11 @@ class Expectations:
 
     def _strips(self, target: Target, found: Found, h: float | None = None) -> list[_Strip]:
         """A strip over each axis, or none where one of them has none; h: the spacing, where it is given."""
-        source, strips, cells = target.source, list[_Strip](), lattice(found.side, PIECES[self.dim], found.index)
+        source, strips, cells = (
+            target.source,
+            list[_Strip](),
+            lattice(found.side, PIECES[self.dim], found.index),
+        )
         r = np.full(len(cells), 0.5 * found.side / PIECES[self.dim])
         for axis in range(self.dim):
             std = float(1 / np.sqrt(self.precision[found.rows, axis, axis].max()))
@@ -325,7 +366,9 @@ class Expectations:
                 a = lower(a, k)
             else:
                 return []
-            while h and (other := self._strip(target, found, axis, rung(1.3 * strip[0]), cells, r, h)) is not None:
+            while (
+                h and (other := self._strip(target, found, axis, rung(1.3 * strip[0]), cells, r, h)) is not None
+            ):
                 least, less = (missed(height, h, held.sum(axis=0)).max() for height, held in (strip, other))
                 if not less < 0.5 * least:
                     break
@@ -345,7 +388,9 @@ class Expectations:
         (cells,) = every
         middle, r, of_axis = cells.middle, cells.r, self.precision[rows, axis, axis][:, None]
         (away, reach), logs = self._away(middle, r, rows), self.q.log_diag[rows].sum(axis=1)[:, None]
-        volume = (2 * r) ** (self.dim - 1) * (2 * r + (h if h and axis == 0 else 0.0))  # or h times the lattice lines
+        volume = (2 * r) ** (self.dim - 1) * (
+            2 * r + (h if h and axis == 0 else 0.0)
+        )  # or h times the lattice lines
         held = np.exp(-0.5 * np.maximum(away - reach, 0) ** 2 - logs + 0.5 * a * a * of_axis)
         held *= volume * (2 * np.pi) ** (-0.5 * self.dim)
         rest = np.abs(logs) + 0.5 * (away + reach + a * np.sqrt(of_axis)) ** 2
@@ -358,27 +403,25 @@ class Expectations:
         if not strips:
             return [np.full((2, len(found.rows)), np.inf) for found in founds]
         side, errors = founds[0].side, [np.full((2, len(f.rows)), 2 * SHARE * self.each) for f in founds]
+        weigh = partial(self._weight, target, founds, side / n)
         for axis, (a, _) in enumerate(strips):
-
-            def held(k: int, faces: Faces) -> tuple[Array, Array]:  # of q, and of log q − log p(z), at most
-                rows, high = founds[k].rows, faces.high
-                logs, of_axis = self.q.log_diag[rows].sum(axis=1)[:, None], self.precision[rows, axis, axis][:, None]  # noqa: B023
-                away, reach = self._away(faces.at, faces.half, rows, axis)  # noqa: B023
-                log_q = -0.5 * np.maximum(away - reach, 0) ** 2 - logs - 0.5 * self.dim * LOG_2PI
-                weight = faces.length(side / n) * piece(faces.low, high, side / n)
-                rest = np.abs(logs) + 0.5 * (away + reach + high * np.sqrt(of_axis)) ** 2
-                rest += 0.5 * (np.linalg.norm(faces.at, axis=1) + faces.half + high) ** 2
-                return np.exp(log_q + 0.5 * high**2 * of_axis) * weight, rest
-
-            def weigh(k: int, faces: Faces) -> Array:
-                q, rest = held(k, faces)
-                both = q * (rest + target.source.left[founds[k].rows] @ faces.size)
-                return np.where(np.isnan(both), np.inf, both)
-
             every = faces_of(target.source, [f.index for f in founds], side, a, axis, weigh, SHARE * self.each)
             for error, (_, weight) in zip(errors, every):
                 error += weight.sum(axis=1)
         return errors
+
+    def _weight(self, target: Target, founds: list[Found], h: float, k: int, faces: Faces) -> Array:
+        """What |q (|log p(x|z)| + |log q − log p(z)|)| weighs on faces of the k-th set of cells, (n, F)."""
+        rows, high, axis = founds[k].rows, faces.high, faces.axis
+        logs = self.q.log_diag[rows].sum(axis=1)[:, None]
+        of_axis = self.precision[rows, axis, axis][:, None]
+        away, reach = self._away(faces.at, faces.half, rows, axis)
+        log_q = -0.5 * np.maximum(away - reach, 0) ** 2 - logs - 0.5 * self.dim * LOG_2PI
+        rest = np.abs(logs) + 0.5 * (away + reach + high * np.sqrt(of_axis)) ** 2
+        rest += 0.5 * (np.linalg.norm(faces.at, axis=1) + faces.half + high) ** 2
+        held = np.exp(log_q + 0.5 * high**2 * of_axis) * (faces.length(h) * piece(faces.low, high, h))
+        weight = held * (rest + target.source.left[rows] @ faces.size)
+        return np.where(np.isnan(weight), np.inf, weight)
 
 
 def safe(C: Array) -> Array:

@@ -95,7 +95,10 @@ def test_on_a_finite_piece_the_sides_make_up_for_what_the_sum_misses():
     low, high = y[:-1], y[1:]
     for n in (5, 10, 20):
         h = (r - l) / n
-        sides = sum((np.maximum(abs(f(end + 1j * low)), abs(f(end + 1j * high))) * piece(low, high, h)).sum() for end in (l, r))
+        sides = sum(
+            (np.maximum(abs(f(end + 1j * low)), abs(f(end + 1j * high))) * piece(low, high, h)).sum()
+            for end in (l, r)
+        )
         sum_ = f(l + (np.arange(n) + 0.5) * h).sum() * h
         error = abs(sum_ - (special.expit(r) - special.expit(l)))
         assert 0 < error <= float(missed(a, h, np.array(inside))) + sides
