@@ -32,6 +32,7 @@ class Values(Dialog[int | None]):
     Values { align: center middle; }
     Values Vertical { width: 95%; max-width: 130; height: 90%; border: round $accent; background: $surface; }
     Values Static { height: 1; padding: 0 1; text-style: bold; }
+    Values #chosen { height: auto; max-height: 5; text-style: none; }
     """
 
     def __init__(self, session: Session):
@@ -44,6 +45,9 @@ class Values(Dialog[int | None]):
             box.border_subtitle = "↑ ↓ page up/down · enter shows the run at this step · esc closes"
             yield Static(id="heads")
             yield Rows(self.session)
+            view = self.session.view()
+            chosen = f"◆ and + from q's mean at step {view.step}: {view.named(self.session.data)}"
+            yield Static(chosen, id="chosen", markup=False)
 
     def on_mount(self) -> None:
         palette = colors(self)
