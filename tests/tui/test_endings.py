@@ -11,32 +11,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 termios = pytest.importorskip("termios", reason="Windows has no pseudo terminals")
+from program import QUICK, complaint, run  # noqa: E402
 from terminal import Terminal  # noqa: E402
 
 from tinyvae.records import RecordWriter  # noqa: E402
 from tinyvae.runs import Config, parse_share, scheduled_steps  # noqa: E402
 from tinyvae.tui.app import TinyVAE  # noqa: E402
-from tinyvae.tui.cli import main  # noqa: E402
 from tinyvae.tui.output import printable  # noqa: E402
 
-QUICK = ["--points", "40", "--hidden", "8", "--batch", "16"]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SHARED = r"the same run again: tinyvae --share (v2:\S+:@(\d+))"
-
-
-@pytest.fixture
-def terminals() -> Iterator[list[Terminal]]:
-    opened: list[Terminal] = []
-    yield opened
-    for terminal in opened:
-        terminal.close()
 
 
 def program(*arguments: str, before: Any = None, **named: Any) -> subprocess.CompletedProcess[str]:
@@ -213,21 +203,6 @@ def test_streams_that_are_closed_are_empty_ones():
 
 
 # ----- files for the records -----
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    assert run(*arguments) == code
-    line = capsys.readouterr().err
-    assert re.fullmatch(r"tinyvae: [^\n]*\n", line), line
-    return line
 
 
 TRAIN = ["train", *QUICK, "--steps", "3"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from program import complaint, read, run
 from test_app import lines, opened, press, shown, until
-from test_cli import complaint, read, run
 
 from tinyvae.runs import Config
 from tinyvae.tui.palette import KINDS_DARK

@@ -10,23 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
 termios = pytest.importorskip("termios", reason="Windows has no pseudo terminals")
+from program import QUICK  # noqa: E402
 from terminal import Terminal  # noqa: E402
-
-QUICK = ["--points", "40", "--hidden", "8", "--batch", "16"]
-
-
-@pytest.fixture
-def terminals() -> Iterator[list[Terminal]]:
-    opened: list[Terminal] = []
-    yield opened
-    for terminal in opened:
-        terminal.close()
-
 
 LAST_LINE = r"arc step (\d+): log_px -?\d+\.\d{4}  elbo -?\d+\.\d{4}  .* residual \S+  [a-z]+ to \S+"
 
