@@ -135,6 +135,9 @@ def arguments(chance: random.Random) -> list[str]:
     for name in chance.sample(list(OPTIONS), chance.randrange(1, 7)):
         value = chance.choice(OPTIONS[name] if chance.random() < 0.8 else WORDS)
         line += [f"{name}={value}"] if chance.random() < 0.3 else [name, value]
+    for small in ("--hidden=4", "--points=12", "--latent-dim=1"):  # most runs are to be short
+        if line[:1] == ["train"] and small.partition("=")[0] not in options_of(line) and chance.random() < 0.9:
+            line.append(small)
     line += ["--force"] if line[:1] == ["train"] and chance.random() < 0.3 else []
     if chance.random() < 0.05:
         line.insert(chance.randrange(len(line) + 1), chance.choice(WORDS))

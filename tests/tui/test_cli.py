@@ -405,7 +405,7 @@ def test_divergence_exits_3_with_step_term_and_hint_and_keeps_the_records(capsys
 
 
 def test_data_on_which_no_run_can_begin_are_one_line(capsys, tmp_path):
-    np.save(tmp_path / "huge.npy", [[1e40, 2.0], [3.0, 4.0], [5.0, 6e40]])
+    np.save(tmp_path / "huge.npy", [[1e200, 2.0], [3.0, 4.0], [5.0, 6e200]])
     data = "--dataset", str(tmp_path / "huge.npy"), "--noise-std", "1"
     assert run("train", *data, "--steps", "3") in (2, 3)
     line = capsys.readouterr().err
