@@ -18,6 +18,7 @@ from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.color import Color
 from textual.command import CommandPalette
+from textual.css.query import NoMatches
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Footer, Static
@@ -127,6 +128,11 @@ class TinyVAE(App[None]):
                     driver._file.fileno(),
                     f"the same run again: tinyvae --share {self.session.share_string}\r\n".encode(),
                 )
+
+    def _handle_exception(self, error: Exception) -> None:
+        """What a half-made screen misses while all screens are taken apart is no failure."""
+        if not (self._exit and isinstance(error, NoMatches)):
+            super()._handle_exception(error)
 
     def action_help_quit(self) -> None:
         """Ctrl-C, which ends a program in a terminal."""

@@ -189,3 +189,16 @@ async def test_the_app_opens_on_the_smallest_terminal():
     async with app.run_test(size=(1, 1)) as pilot:
         await pilot.pause(0.2)
         assert app.is_running and app._exception is None
+
+
+@pytest.mark.parametrize("opener", ["l", "c"])
+async def test_the_app_ends_while_a_dialog_opens(opener):
+    """A signal can come at any moment; what a half-made dialog then misses is no failure."""
+    for turns in (0, 6, 12):
+        app: Any = TinyVAE(TINY, run=False)
+        async with app.run_test(size=(120, 36)):
+            app.post_message(key_event(opener))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            app.exit(return_code=143)
+        assert app.return_code == 143, turns
