@@ -23,7 +23,7 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from tinyvae import DATASETS
+from tinyvae import DATASETS, StepRecord
 from tinyvae.runs import Config, Run, Schedule
 
 from . import keys, signals
@@ -167,7 +167,9 @@ class TinyVAE(App[None]):
             began = perf_counter()
             async with self._busy:
                 if self._step_seconds > SLOW_STEP:
-                    taken = await asyncio.to_thread(session.advance, 0.0)
+                    taken = await asyncio.to_thread(session.advance, 0.0, self._publish)
+                    if taken and session.gap_is_due:
+                        await asyncio.to_thread(session.split_gap)
                 else:
                     taken = session.advance(SLICE)
             if taken:
@@ -182,6 +184,11 @@ class TinyVAE(App[None]):
                 await asyncio.sleep(0.001)
             while perf_counter() < self._answering:  # a key was pressed: first show what it did
                 await asyncio.sleep(0.001)
+
+    def _publish(self, record: StepRecord) -> None:
+        """From a thread: what the screen draws grows between two of its turns, not within one."""
+        assert self._loop_of_keys is not None
+        self._loop_of_keys.call_soon_threadsafe(self.session.take, record)
 
     def tell_what_was_taken(self) -> None:
         """Of a person's own file: rows, columns, header, what was left out, and what to know about it."""
@@ -314,16 +321,17 @@ class TinyVAE(App[None]):
         for _ in range(count):
             async with self._busy:
                 if self._step_seconds > SLOW_STEP:
-                    await asyncio.to_thread(self.session.step_once)
+                    await asyncio.to_thread(self.session.step_once, self._publish)
                 else:
                     self.session.step_once()
         self._tell_if_diverged()
         self.paint()
 
-    def action_values(self) -> None:
+    async def action_values(self) -> None:
         from .screens.values import Values
 
-        self.push_screen(Values(self.session), self._look_at)
+        view = await self.between_steps(self.session.view)
+        self.push_screen(Values(self.session, view), self._look_at)
 
     async def _look_at(self, step: int | None) -> None:
         if step is not None:

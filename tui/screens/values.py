@@ -15,6 +15,7 @@ from textual.widgets import Static
 from ..palette import colors
 from ..session import Session
 from ..terms import RESIDUAL, TERMS
+from ..view import View
 from ..widgets.identity import number, signed, size
 from .dialog import Dialog
 
@@ -35,9 +36,9 @@ class Values(Dialog[int | None]):
     Values #chosen { height: auto; max-height: 5; text-style: none; }
     """
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Session, view: View):
         super().__init__()
-        self.session = session
+        self.session, self.view = session, view
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -45,9 +46,8 @@ class Values(Dialog[int | None]):
             box.border_subtitle = "↑ ↓ page up/down · enter shows the run at this step · esc closes"
             yield Static(id="heads")
             yield Rows(self.session)
-            view = self.session.view()
-            chosen = f"◆ and + from q's mean at step {view.step}: {view.named(self.session.data)}"
-            yield Static(chosen, id="chosen", markup=False)
+            named = self.view.named(self.session.data)
+            yield Static(f"◆ and + from q's mean at step {self.view.step}: {named}", id="chosen", markup=False)
 
     def on_mount(self) -> None:
         palette = colors(self)
