@@ -186,6 +186,8 @@ def test_the_help_explains_every_option(capsys):
         (["--points", "1"], ">= 2"),
         (["--seed", "-1"], ">= 0"),
         (["--every", "0"], ">= 1"),
+        (["--share=--"], "another value than --"),
+        (["--out=--"], "another value than --"),
         (["--optimizer", "lion"], "adam"),
         (["--covariance", "round"], "diagonal"),
         (["--freeze", "both"], "theta"),
