@@ -18,11 +18,12 @@ from textual import events, work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.color import Color
 from textual.command import CommandPalette
+from textual.css.query import NoMatches
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from tinyvae import DATASETS
+from tinyvae import DATASETS, StepRecord
 from tinyvae.runs import Config, Run, Schedule
 
 from . import keys, signals
@@ -128,6 +129,11 @@ class TinyVAE(App[None]):
                     f"the same run again: tinyvae --share {self.session.share_string}\r\n".encode(),
                 )
 
+    def _handle_exception(self, error: Exception) -> None:
+        """What a half-made screen misses while all screens are taken apart is no failure."""
+        if not (self._exit and isinstance(error, NoMatches)):
+            super()._handle_exception(error)
+
     def action_help_quit(self) -> None:
         """Ctrl-C, which ends a program in a terminal."""
         self.exit(return_code=INTERRUPTED)
@@ -161,7 +167,9 @@ class TinyVAE(App[None]):
             began = perf_counter()
             async with self._busy:
                 if self._step_seconds > SLOW_STEP:
-                    taken = await asyncio.to_thread(session.advance, 0.0)
+                    taken = await asyncio.to_thread(session.advance, 0.0, self._publish)
+                    if taken and session.gap_is_due:
+                        await asyncio.to_thread(session.split_gap)
                 else:
                     taken = session.advance(SLICE)
             if taken:
@@ -176,6 +184,11 @@ class TinyVAE(App[None]):
                 await asyncio.sleep(0.001)
             while perf_counter() < self._answering:  # a key was pressed: first show what it did
                 await asyncio.sleep(0.001)
+
+    def _publish(self, record: StepRecord) -> None:
+        """From a thread: what the screen draws grows between two of its turns, not within one."""
+        assert self._loop_of_keys is not None
+        self._loop_of_keys.call_soon_threadsafe(self.session.take, record)
 
     def tell_what_was_taken(self) -> None:
         """Of a person's own file: rows, columns, header, what was left out, and what to know about it."""
@@ -308,16 +321,17 @@ class TinyVAE(App[None]):
         for _ in range(count):
             async with self._busy:
                 if self._step_seconds > SLOW_STEP:
-                    await asyncio.to_thread(self.session.step_once)
+                    await asyncio.to_thread(self.session.step_once, self._publish)
                 else:
                     self.session.step_once()
         self._tell_if_diverged()
         self.paint()
 
-    def action_values(self) -> None:
+    async def action_values(self) -> None:
         from .screens.values import Values
 
-        self.push_screen(Values(self.session), self._look_at)
+        view = await self.between_steps(self.session.view)
+        self.push_screen(Values(self.session, view), self._look_at)
 
     async def _look_at(self, step: int | None) -> None:
         if step is not None:

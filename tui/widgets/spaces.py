@@ -137,8 +137,7 @@ class DataPanel(Panel):
         if of.truth is None and of.likelihood == "gaussian":
             names = self._seen(of)[0]
             title = escape(f"data: ↑ {names[1]} → {names[0]}")
-            pairs = of.original(np.stack([view.x, view.reconstruction])).T
-            row = " · ".join(f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(of.columns, pairs))
+            row = view.named(of)
         if title != self.TITLE:
             number = str(self.border_title).partition(" ")[0]
             self.TITLE, self.border_title = title, f"{number} {title}"
