@@ -262,7 +262,7 @@ class GaussianLikelihood:
         return columns
 
     def bounds(self, d: Discs, rho: Array, upwards: int | None = None) -> Bounds:
-        """φ = −½|a − P|² + ½|q|² + const, with P + iq = b, and φ'' <= |Im b'|² + |b''| (moves + √(|a − P|² + |q|²))."""
+        """φ = −½|a − P|² + ½|q|² + const, P + iq = b; φ'' <= |Im b'|² + |b''| (moves + √(|a − P|² + |q|²))."""
         P, q, bend, moves = (part * self.inverse_std for part in (d.re - self.centre, d.im, d.bend, d.moves))
         slope = _turned(d.slope, upwards) * self.inverse_std
         turn = np.einsum("lm,lmd->md", rho, np.abs(slope[:, 1])) + bend

@@ -263,7 +263,7 @@ class Decoder:
         return True
 
     def _with_a_pole(self, a: float, axis: int, index: Ints, side: float, log: bool) -> Bools:
-        """Which cells (C, L), up to the height a, may have a singularity over them; discs are halved where they may."""
+        """Which cells (C, L), up to the height a, may have a singularity over them; by discs, which are halved."""
         re, y, r, s = (index + 0.5) * side, np.full(len(index), 0.5 * a), 0.5 * side, 0.5 * a
         of, doubtful = np.arange(len(index)), np.ones(len(index), dtype=bool)
         off = offsets(self.dim + 1, np.array([-1.0, 1.0])) / 2

@@ -1,7 +1,7 @@
 """Proven errors of lattice sums (Trefethen & Weideman 2014, SIAM Review 56, theorem 5.1, on finite pieces).
 
-A sum of spacing h over the nodes in a union of cells, whose edges are half way between nodes, misses the integral over
-them, one axis at a time, by at most
+A sum of spacing h over the nodes in a union of cells, whose edges are half way between nodes, misses the integral
+over them, one axis at a time, by at most
 
     2 N(a) / expm1(2π a/h)  +  Σ over the ends of 2 ∫ |f(end + iy)| / (1 + e^(2π y/h)) dy,   0 <= y <= a
 
@@ -136,7 +136,7 @@ def cells_at(
 
 
 def regular_cells(decoders: list[Decoder], a: float, axis: int, middle: Array, r: Array) -> list[Cells]:
-    """Cells at height a on which log p(x|z) has no singularity, split where that does not show; none if it never does.
+    """Cells at height a on which log p(x|z) has no singularity, split where that does not show; or none.
 
     The same cells for each of the decoders.
     """

@@ -7,7 +7,6 @@ the looks as that is above the smallest. That is no proof: what is computed so i
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class Sampled:
         self.dim, self.support, self._log_density, self.reach = dim, support, log_density, 0.0
 
     def look(self, rows: Ints, index: Ints, side: float) -> tuple[Array, Array, Array]:
-        """log of what the density holds in cells: more than that hardly, and about, and its precision, (n, C) each."""
+        """log of what the density holds in cells, hardly more and about, and its precision, (n, C) each."""
         L, off = self.dim, offsets(self.dim, np.array([-1 / 3, 0, 1 / 3]) * side)
         t = (((index + 0.5) * side)[:, None] + off).reshape(-1, L)
         log_f = self._log_density(rows, t).reshape(len(rows), len(index), -1)
@@ -85,7 +84,7 @@ class SampledJoint(Sampled):
         self.unit = max(EPS, joint.unit_roundoff(x)) if isinstance(joint, Callables) else EPS
 
     def finer(self, n: int) -> int:
-        """The nodes along a cell of the lattice that is held against one with n: errors may fall like a power of n."""
+        """The nodes along a cell of the lattice that is held against one with n: errors may be a power of n."""
         return 2 * n
 
     def nodes(self, side: float, n: int, index: Ints, keep: bool = False) -> Nodes:

@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
     rows: Ints  # (n,)
     side: float
-    index: Ints  # (C, L), in order
+    index: Ints  # type: ignore[assignment]  # (C, L), in order; a tuple's own `index` is not needed
     active: Bools  # which of them each data point needs, (n, C)
     log_p: Array  # log of the mass, about, (n,)
     std: Array  # the smallest in any direction, about, (n,)

@@ -68,7 +68,7 @@ class Part(NamedTuple):
     def missed(self, n: int, size: Any = None, at_sides: Any = None, far: Any = 1.0) -> Array:
         """By how much the sum of p(x, z) w(z) with n nodes in a cell may miss its integral, (n,).
 
-        |w| is at most size[d] (n, C) on the cells over axis d, at_sides[d] (n, F) on the sides, far (n,) outside; or 1.
+        |w| is at most size[d] (n, C) on the cells over axis d, at_sides[d] (n, F) on the sides, far (n,) outside.
         """
         if not self.strips:
             return np.full(len(self.f), np.inf)
@@ -143,7 +143,7 @@ class Target:
     # ----- the sums -----
 
     def _solve(self, found: Found, prove: bool) -> None:
-        """Sum over the cells of what was found, with as many nodes as a bound, or else the other lattice, asks for."""
+        """Sum over the cells of what was found, with as many nodes as a bound or the other lattice asks for."""
         found = found.of(np.isfinite(found.log_p))
         if not len(found.rows):
             return
@@ -271,7 +271,7 @@ class Target:
 
     def _proven_moments(self, part: Part, mean: Array, cov: Array) -> tuple[Array, Array]:
         """Their errors: the sum of (w − E[w]) p(x, z) should be 0, and by as much as it may miss that E[w] is off."""
-        L, found = mean.shape[1], part.found
+        L = mean.shape[1]
         far = np.abs(mean) + 1 + self.source.reach
         whole = part.mass - part.missed(part.fine)
         off, ends = [], []  # |z_i − mean_i| on the cells and on the sides of each axis, (n, ·)
@@ -372,9 +372,9 @@ class Target:
         for d, strip in enumerate(part.strips):
             a = strip.cells.a
             for k in range(TRIES):  # lower, where the other decoder has a pole, or a logarithm branches
-                if all(source.is_free(a, d, found.index, found.side, log=True) for source in both):
-                    if every := regular_cells(both, a, d, strip.cells.middle, strip.cells.r):
-                        break
+                free = all(source.is_free(a, d, found.index, found.side, log=True) for source in both)
+                if free and (every := regular_cells(both, a, d, strip.cells.middle, strip.cells.r)):
+                    break
                 a = lower(a, k)
             else:
                 return np.full(len(ratio), np.inf)
@@ -395,7 +395,7 @@ class Target:
 
 
 def expected_nodes(found: Found, each: float) -> int:
-    """In each direction of a cell, if the densities were Gaussians: a sum misses 2 exp(−2π² s²/h²) in each direction."""
+    """In each direction of a cell, if the densities were Gaussians: a sum misses 2 exp(−2π² s²/h²) in each."""
     std, L = float(found.std.min()), found.index.shape[1]
     return int(np.ceil(found.side * np.sqrt(0.5 * np.log(2 * L / each)) / (np.pi * std)))
 

@@ -4,8 +4,8 @@
 
     reconstruction = E_q[log p_θ(x|z)]      kl_prior = KL(q ‖ p(z))      kl_posterior = KL(q ‖ p_θ(z|x))
 
-(Kingma & Welling 2014, eqs. 1-3.) Each comes from sums of its own: reconstruction and log_px from those over the finer
-lattice, kl_posterior = E_q[log q − log p(z) − log p(x|z)] + log p(x) from those over the coarser one, which has no
+(Kingma & Welling 2014, eqs. 1-3.) Each comes from sums of its own: reconstruction and log_px from those over the
+finer lattice, kl_posterior = E_q[log q − log p(z) − log p(x|z)] + log p(x) from those over the coarser one, which has no
 node in common with it. So the residual log_px − (reconstruction − kl_prior + kl_posterior) is a measurement.
 
 At the height a of an axis |q| is e^(½ a² Λ) q, Λ being that entry of q's precision: so N(a) of q log p(x|z) is that
@@ -148,48 +148,40 @@ class Expectations:
         """The terms with the p_θ(x|z) and the log p_θ(x) of this Target."""
         if target.linear is not None and isinstance(self.q, Gaussian):
             reconstruction, kl_posterior, error, kl_error = target.linear.terms(self.q)
-            errors = target.error, error, *self._kl_prior[1:], kl_error
-            certified = target.certified & ((proven := np.maximum.reduce(errors)) <= self.tolerance)
-            kl_prior = self._kl_prior[0]
-            return Decomposition(
-                target.log_px, reconstruction, kl_prior, kl_posterior, *errors, certified, certified, proven
-            )
+            kl_prior, kl_prior_error = self._kl_prior
+            errors = target.error, error, kl_prior_error, kl_error
+            proven = np.maximum.reduce(errors)
+            whole = target.certified & (proven <= self.tolerance)
+            values = target.log_px, reconstruction, kl_prior, kl_posterior
+            return Decomposition(*values, *errors, whole, whole, proven)
         fine, coarse = np.full((2, 4, self.n), np.nan)
-        self._n = np.ones(self.n)
-        bounds = np.full(
-            (2, 2, self.n), np.inf
-        )  # fine and coarse; of E_q[log p(x|z)], of that and the rest together
-        self._kept, self._tables = self._tables, {}
+        bounds = np.full((2, 2, self.n), np.inf)  # by the finer and by the coarser sums, see `_solve`
+        self._kept, self._tables, self._n = self._tables, {}, np.ones(self.n)
         for found in self._found(target):
             self._solve(target, found, fine, coarse, bounds)
-        a, b = _Sums(*fine), _Sums(*coarse)
-        kl_prior, kl_prior_error = (
-            self._kl_prior if self.closed else (a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding)
-        )
+        return self._terms(target, _Sums(*fine), _Sums(*coarse), bounds)
+
+    def _terms(self, target: Target, a: _Sums, b: _Sums, bounds: Array) -> Decomposition:
+        """From what the finer and the coarser sums say, and what bounds say of them."""
+        kl_prior, kl_prior_error = a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding
+        if self.closed:
+            kl_prior, kl_prior_error = self._kl_prior
         kl_posterior = b.to_prior - b.reconstruction + target.log_norm
-        gaps = apart(a.reconstruction, b.reconstruction, self._n), np.abs(b.to_prior - kl_prior)
-        of_bounds: Any = target.proven_error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error
-        if target.proving and self._by_search is None:
-            errors: Any = of_bounds
-        else:
-            lost = np.where(np.abs(a.mass - 1) < 1e-6, np.abs(a.mass - 1), np.inf)
-            lost = (
-                lost * (1 + np.abs(a.reconstruction) + np.abs(a.to_prior)) + a.rounding + 2 * SHARE * self.each
-            )
-            errors = (
-                target.error,
-                gaps[0] + lost,
-                kl_prior_error + lost,
-                gaps[0] + gaps[1] + lost + target.error,
-            )
-        errors, of_bounds = (np.where(np.isnan(e), np.inf, e) for e in (np.array(errors), np.array(of_bounds)))
-        proven = np.maximum.reduce(of_bounds)
-        certified = target.certified & (proven <= self.tolerance)
-        whole = np.abs(a.mass - 1) < 1e-6
-        checked = certified | (target.checked & whole & (np.maximum.reduce(errors[1:]) <= self.tolerance))
-        return Decomposition(
-            target.log_px, a.reconstruction, kl_prior, kl_posterior, *errors, checked, certified, proven
-        )
+        proven = np.array([target.proven_error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error])
+        lost = np.abs(a.mass - 1)
+        whole = lost < 1e-6
+        lost = np.where(whole, lost, np.inf) * (1 + np.abs(a.reconstruction) + np.abs(a.to_prior))
+        lost += a.rounding + 2 * SHARE * self.each
+        gap = apart(a.reconstruction, b.reconstruction, self._n) + lost
+        kl_gap = gap + np.abs(b.to_prior - kl_prior) + target.error
+        checked = np.array([target.error, gap, kl_prior_error + lost, kl_gap])
+        checked, proven = (np.where(np.isnan(errors), np.inf, errors) for errors in (checked, proven))
+        worst = proven.max(axis=0)
+        certified = target.certified & (worst <= self.tolerance)
+        agree = target.checked & whole & (checked[1:].max(axis=0) <= self.tolerance)
+        values = target.log_px, a.reconstruction, kl_prior, kl_posterior
+        errors = proven if target.proving and self._by_search is None else checked
+        return Decomposition(*values, *errors, certified | agree, certified, worst)
 
     @property
     def _kl_prior(self) -> tuple[Array, Array]:
@@ -222,7 +214,7 @@ class Expectations:
     def _radius(self, target: Target) -> Array:
         """Beyond so many stds of q lies less than a share of the tolerance of whatever is averaged.
 
-        |log p(x|z)| + |log q − log p(z)| <= c + d u² with u the way from the mean in stds, and beyond u = ρ that holds
+        |log p(x|z)| + |log q − log p(z)| <= c + d u², u being the way from the mean in stds; beyond u = ρ that holds
         (c + d (ρ² + 2)) e^(−ρ²/2) at most.
         """
         if not target.source.proven:
@@ -379,7 +371,7 @@ class Expectations:
     def _strip(
         self, target: Target, found: Found, axis: int, a: float, middle: Array, r: Array, h: float | None
     ) -> _Strip | None:
-        """What |q log p(x|z)| and |q (log q − log p(z))| hold at the height a of an axis; None where it is too high."""
+        """What |q log p(x|z)| and |q (log q − log p(z))| hold at the height a of an axis; None if it is too high."""
         source, rows = target.source, found.rows
         if not source.is_free(a, axis, found.index, found.side, log=True):
             return None
