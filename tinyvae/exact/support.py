@@ -21,6 +21,7 @@ TOLD = {1: 5.0, 2: 50.0}  # how far the bound on all mass may be above its estim
 PER_STD = 0.93  # spacing of a lattice on which a Gaussian of std 1 is summed to 1e-10
 ACROSS = 6.0  # a cell is at most so many spacings wide, and more than half of that
 DEEPER = 2.0**-5  # cells smaller than that beside a density need not be split to tell more
+FINER = 2.0  # times, at most, are cells split on that the search could afford no further look at
 MOST, MOST_CELLS = 2**22, 2**16  # numbers in one table of the search, and cells
 WORTH = {1: 2**16, 2: 2**17}  # numbers that another lattice must save
 SPLIT = 2**13  # and that another piece of a lattice must
@@ -140,13 +141,14 @@ def _together(founds: list[Found]) -> Iterator[Found]:
     if not founds:
         return
     L = founds[0].index.shape[1]
-    sides = np.concatenate([cell_side(f.std) for f in founds])
+    wanted = [np.maximum(cell_side(f.std), f.side / FINER) for f in founds]
+    sides = np.concatenate(wanted)
     kinds = np.unique(sides[np.isfinite(sides)]).tolist() or [1.0]
     while kinds:
         side = upto = kinds.pop(0)
         while kinds and (sides == kinds[0]).sum() * (32 * kinds[0] / side) ** L < WORTH[L]:
             upto = kinds.pop(0)
-        parts = [f.of(mine).at(side) for f in founds if (mine := _between(cell_side(f.std), side, upto)).any()]
+        parts = [f.of(mine).at(side) for f, w in zip(founds, wanted) if (mine := _between(w, side, upto)).any()]
         yield joined(parts)
 
 

@@ -5,8 +5,8 @@
     reconstruction = E_q[log p_θ(x|z)]      kl_prior = KL(q ‖ p(z))      kl_posterior = KL(q ‖ p_θ(z|x))
 
 (Kingma & Welling 2014, eqs. 1-3.) Each comes from sums of its own: reconstruction and log_px from those over the
-finer lattice, kl_posterior = E_q[log q − log p(z) − log p(x|z)] + log p(x) from those over the coarser one, which has no
-node in common with it. So the residual log_px − (reconstruction − kl_prior + kl_posterior) is a measurement.
+finer lattice, kl_posterior = E_q[log q − log p(z) − log p(x|z)] + log p(x) from those over the coarser one, which has
+no node in common with it. So the residual log_px − (reconstruction − kl_prior + kl_posterior) is a measurement.
 
 At the height a of an axis |q| is e^(½ a² Λ) q, Λ being that entry of q's precision: so N(a) of q log p(x|z) is that
 times what cells hold of q and of |log p(x|z)|; all else is as in `proof.py`.
@@ -150,10 +150,10 @@ class Expectations:
             reconstruction, kl_posterior, error, kl_error = target.linear.terms(self.q)
             kl_prior, kl_prior_error = self._kl_prior
             errors = target.error, error, kl_prior_error, kl_error
-            proven = np.maximum.reduce(errors)
-            whole = target.certified & (proven <= self.tolerance)
+            worst = np.maximum.reduce(errors)
+            whole = target.certified & (worst <= self.tolerance)
             values = target.log_px, reconstruction, kl_prior, kl_posterior
-            return Decomposition(*values, *errors, whole, whole, proven)
+            return Decomposition(*values, *errors, whole, whole, worst)
         fine, coarse = np.full((2, 4, self.n), np.nan)
         bounds = np.full((2, 2, self.n), np.inf)  # by the finer and by the coarser sums, see `_solve`
         self._kept, self._tables, self._n = self._tables, {}, np.ones(self.n)
@@ -163,9 +163,10 @@ class Expectations:
 
     def _terms(self, target: Target, a: _Sums, b: _Sums, bounds: Array) -> Decomposition:
         """From what the finer and the coarser sums say, and what bounds say of them."""
-        kl_prior, kl_prior_error = a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding
         if self.closed:
             kl_prior, kl_prior_error = self._kl_prior
+        else:
+            kl_prior, kl_prior_error = a.to_prior, apart(a.to_prior, b.to_prior, self._n) + a.rounding
         kl_posterior = b.to_prior - b.reconstruction + target.log_norm
         proven = np.array([target.proven_error, bounds[0, 0], kl_prior_error, bounds[1, 1] + target.norm_error])
         lost = np.abs(a.mass - 1)
@@ -180,8 +181,8 @@ class Expectations:
         certified = target.certified & (worst <= self.tolerance)
         agree = target.checked & whole & (checked[1:].max(axis=0) <= self.tolerance)
         values = target.log_px, a.reconstruction, kl_prior, kl_posterior
-        errors = proven if target.proving and self._by_search is None else checked
-        return Decomposition(*values, *errors, certified | agree, certified, worst)
+        errors = tuple(proven if target.proving and self._by_search is None else checked)
+        return Decomposition(*values, *errors, certified | agree, certified, worst)  # type: ignore[call-arg]
 
     @property
     def _kl_prior(self) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""The parts of the engine on integrands that need no model: the search for mass, lattices in cells, bounds of sums."""
+"""The parts of the engine on integrands that need no model: the search, lattices in cells, bounds of sums."""
 
 import numpy as np
 import pytest
