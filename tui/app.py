@@ -35,7 +35,7 @@ from .widgets.charts import StepChart
 from .widgets.identity import Identity
 from .widgets.panel import Panel
 from .widgets.panels import Panels
-from .widgets.spaces import DataPanel
+from .widgets.spaces import DataPanel, LatentPanel
 from .work import in_thread
 
 SLICE = 0.01  # seconds of training between two looks at the keyboard
@@ -393,6 +393,10 @@ class TinyVAE(App[None]):
 
     def action_pan(self, part: float) -> None:
         self.panels.pan(part)
+
+    def action_flip(self) -> None:
+        self.panels.query_one(LatentPanel).flip()
+        self.paint(force=True)
 
     def action_smooth(self) -> None:
         for chart in self.panels.charts:

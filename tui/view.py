@@ -13,8 +13,8 @@ from tinyvae.model import VAE
 
 Array = NDArray[Any]
 
-GRID = 240  # values of z at which the latent panel draws a density; 56 per side on a plane
-PLANE = 56
+GRID = {1: 240, 2: 56}  # values of z along each axis at which the latent panel draws a density
+FARTHEST = 12.0  # that the latent panel ever shows
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,33 @@ class View:
         return np.asarray(self.evaluation.target.x[self.selected])
 
     @cached_property
-    def latent(self) -> "Latent":
-        """Prior, q and posterior of the selected x on a grid of z."""
+    def where(self) -> Array:
+        """From where to where q and the posterior of the selected x are, (L, 2): means ± 4 standard deviations."""
+        target, q, n = self.evaluation.target, self.evaluation.q, self.selected
+        means = np.stack([target.posterior_mean[n], q.mean[n]])
+        stds = np.sqrt([np.diag(target.posterior_cov[n]), np.diag(q.cov[n])])
+        ends = np.stack([(means - 4 * stds).min(axis=0), (means + 4 * stds).max(axis=0)], axis=1)
+        return np.asarray(ends.clip(-FARTHEST, FARTHEST))
+
+    def latent(self, ends: Array) -> "Latent":
+        """Prior, q and posterior of the selected x on a grid of z from `ends[:, 0]` to `ends[:, 1]`."""
         target, q, L = self.evaluation.target, self.evaluation.q, self.model.latent_dim
-        pick = [self.selected]
-        reach = max(
-            3.5, *(np.abs(target.posterior_mean[pick]) + 3).ravel(), *(np.abs(q.mean[pick]) + 3).ravel()
-        )
-        reach = min(float(np.ceil(2 * reach) / 2), 12.0)
-        ticks = np.linspace(-reach, reach, GRID if L == 1 else PLANE)
-        z = ticks[:, None] if L == 1 else np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
-        shape = (len(ticks),) * L
-        density = target.posterior_density(z, pick)[0]
+        pick, ticks = [self.selected], [np.linspace(low, high, GRID[L]) for low, high in ends]
+        z = np.stack(np.meshgrid(*ticks), axis=-1).reshape(-1, L)
+        shape = (GRID[L],) * L
         return Latent(
-            ticks,
+            ends,
+            ticks[0],
             np.exp(target.joint.log_prior(z)).reshape(shape),
             np.exp(q[pick].log_prob(z[:, None]))[:, 0].reshape(shape),
-            density.reshape(shape),
-            self._true_posterior(ticks),
+            target.posterior_density(z, pick)[0].reshape(shape),
+            self._true_posterior(ticks[0]),
         )
+
+    def aggregate(self, ticks: Array) -> Array:
+        """The mean of all q(z|x) at values of z ∈ R¹, (G,)."""
+        q = self.evaluation.q
+        return np.asarray(np.exp(q.log_prob(ticks[:, None, None])).mean(axis=1))
 
     def _true_posterior(self, ticks: Array) -> Array | None:
         """p(z|x) of the truth on the grid, turned to the side on which the model has its posteriors.
@@ -116,8 +124,9 @@ class View:
 
 @dataclass(frozen=True)
 class Latent:
-    """Densities over a grid of z, `ticks` along each axis: (G,) or (G, G)."""
+    """Densities over a grid of z, (G,) or (G, G), within `ends` (L, 2); `ticks` are those of the first axis."""
 
+    ends: Array
     ticks: Array
     prior: Array
     q: Array

@@ -29,7 +29,7 @@ from tinyvae.tui.terms import TERMS
 from tinyvae.tui.widgets.charts import BoundChart, StepChart
 from tinyvae.tui.widgets.identity import Identity
 from tinyvae.tui.widgets.panel import Panel
-from tinyvae.tui.widgets.spaces import DataPanel
+from tinyvae.tui.widgets.spaces import DataPanel, LatentPanel
 
 SMALL = Config(dataset="arc", n=40, hidden=(8,), batch_size=16)
 WIDE = (120, 36)
@@ -143,6 +143,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "b": (("S", "left", "left"), lambda app: (app.session.step, app.session.viewed), (10, 8), (8, None)),
     "n": ((), lambda app: app.session.selected, 0, 1),
     "N": ((), lambda app: app.session.selected, 0, 39),
+    "f": ((), lambda app: app.query_one(LatentPanel).border_subtitle or "", "", "q as the map"),
     "u": ((), lambda app: "bits per" in identity(app), False, True),
     "m": ((), lambda app: "of 40 points" in identity(app), False, True),
     "o": ((), lambda app: "loss" in identity(app), False, True),
@@ -164,7 +165,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "comma": (("S", "S", "S", "up"), subtitle, "last 15 steps", "steps 11–26"),
     "full_stop": (("S", "S", "S", "up", "comma"), subtitle, "steps 11–26", "last 15 steps"),
     "M": ((), screen_name, "Screen", "NewRun"),
-    "k": ((), lambda app: "mean of 25 steps" in subtitle(app), False, True),
+    "k": ((), lambda app: "each step" in subtitle(app), False, True),
 } | {
     str(number): (("2",) if number == 1 else (), lambda app: app.focused.id, "latent" if number == 1 else "bound", id)
     for number, id in enumerate(("bound", "latent", "chase", "parts", "data", "pursuit"), 1)

@@ -89,12 +89,13 @@ class Frame:
     top: int
     x_axis: Axis
     y_axis: Axis
+    right_axis: Axis
 
     def x(self, values: ArrayLike) -> NDArray[Any]:
         return self.x_axis.at(values)
 
-    def y(self, values: ArrayLike) -> NDArray[Any]:
-        return self.y_axis.at(values)
+    def y(self, values: ArrayLike, right: bool = False) -> NDArray[Any]:
+        return (self.right_axis if right else self.y_axis).at(values)
 
     def legend(self, entries: Sequence[tuple[str, str, str, str]], note: str = "") -> None:
         """The top line: (mark, name, value, style) of each series, and a note on the right if there is room.
@@ -136,31 +137,37 @@ def open_frame(
     x_name: str = "",
     gutter: int = 0,
     equal: bool = False,
+    right: tuple[float, float] | None = None,
+    colors: tuple[str, str] = ("", ""),
 ) -> Frame:
     """Lay out the cells of a plot and draw its axes.
 
     What does not fit is left out: below 5 rows the x labels, below 9 rows the axis line, below 3 the legend,
     below 20 columns the y labels. `gutter` is the least number of cells left of the y axis: give panels in one
-    column the same and their axes line up. `equal` widens one range until both axes have the same scale.
+    column the same and their axes line up. `equal` widens one range until both axes have the same scale. `right`
+    is the range of a second y axis on the right; `colors` are those of the labels of the two, if not the look's.
     """
     x_range, y_range = proper_range(x_range), proper_range(y_range)
     canvas = look.canvas(width, height)
     top = 1 if height >= 3 else 0
     bottom = 2 if height >= 9 else 1 if height >= 5 else 0
     rows = max(height - top - bottom, 0)
-    left = 0
+    left = beside = 0
     if width >= 20:
-        labels = y_scale.labels(y_scale.ticks(*y_range, _y_count(rows)))
-        left = min(max([len(label) for label in labels] + [gutter, 3]) + 1, width // 3)
-    columns = max(width - left, 0)
+        left = _gutter(y_scale, y_range, rows, gutter, width)
+        beside = _gutter(y_scale, right := proper_range(right), rows, gutter - 1, width) if right else 0
+    columns = max(width - left - beside, 0)
     area = canvas.region(left, top, columns, rows)
     if equal:
         x_range, y_range = _equal(x_range, y_range, columns, rows)
     x_axis = Axis(*x_range, max(area.dots_wide, 1))
     y_axis = Axis(*y_range, max(area.dots_high, 1), y_scale, flip=True)
-    frame = Frame(canvas, area, look, left, top, x_axis, y_axis)
+    right_axis = Axis(*(right or y_range), max(area.dots_high, 1), y_scale, flip=True)
+    frame = Frame(canvas, area, look, left, top, x_axis, y_axis, right_axis)
     if left:
-        _draw_y(frame)
+        _draw_y(frame, y_axis, left - 1, colors[0] or look.axis)
+    if beside:
+        _draw_y(frame, right_axis, left + columns, colors[1] or look.axis, beside)
     if bottom:
         _draw_x(frame, x_name, line=bottom == 2)
     return frame
@@ -180,8 +187,15 @@ def _y_count(rows: int) -> int:
     return max(rows // 4, 2)
 
 
-def _draw_y(frame: Frame) -> None:
-    axis, rows, column = frame.y_axis, frame.area.height, frame.left - 1
+def _gutter(scale: Scale, ends: tuple[float, float], rows: int, least: int, width: int) -> int:
+    """The cells that an axis takes with its labels."""
+    labels = scale.labels(scale.ticks(*ends, _y_count(rows)))
+    return min(max([len(label) for label in labels] + [least, 3]) + 1, width // 3)
+
+
+def _draw_y(frame: Frame, axis: Axis, column: int, style: str, beside: int = 0) -> None:
+    """The axis in this column with its labels: left of it, or in the `beside` cells from it to the right."""
+    rows = frame.area.height
     edge = frame.canvas.region(column, frame.top, 1, rows)
     edge.points(np.full(rows, 0.5), (np.arange(rows) + 0.5) * edge.down, frame.look.axis, "│")
     values = axis.scale.ticks(axis.low, axis.high, _y_count(rows))
@@ -191,8 +205,8 @@ def _draw_y(frame: Frame) -> None:
         if not taken + 2 <= row < rows:  # a blank row between two labels
             continue
         taken = row
-        label = label[:column]
-        frame.canvas.text(column - len(label), frame.top + row, label + "┤", frame.look.axis)
+        text = f"├{label[: beside - 1]}" if beside else f"{label[:column]}┤"
+        frame.canvas.text(column if beside else column + 1 - len(text), frame.top + row, text, style)
 
 
 def _draw_x(frame: Frame, name: str, line: bool) -> None:

@@ -1,5 +1,7 @@
 """Everything that is drawn over the steps of training."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,33 +35,47 @@ GUTTER = 7
 SMOOTH = 25  # steps
 
 
-def running_mean(values: Any, steps: int) -> Any:
-    """The mean of the last `steps` values at each step: a matter of steps, so that zooming never changes it."""
-    known = np.isfinite(values)
-    total = np.cumsum(np.where(known, values, 0.0))
-    count = np.cumsum(known).astype(float)
-    total[steps:], count[steps:] = total[steps:] - total[:-steps], count[steps:] - count[:-steps]
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+def running_mean(values: Any, cuts: Sequence[int] = (), steps: int = SMOOTH) -> Any:
+    """The mean of the known values among the `steps` around each step, on its own side of each step in `cuts`.
+
+    A matter of steps, so that zooming never changes it; and what a switch has stopped stands still at once.
+    """
+    size, known = len(values), np.isfinite(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    count = np.concatenate([[0], np.cumsum(known)])
+    half = np.minimum(
+        steps // 2, np.arange(size) // 5
+    )  # the first steps change by nats: a mean would hide them
+    start, stop = np.arange(size) - half, np.arange(size) + half + 1
+    ends = [0, *sorted({cut + 1 for cut in cuts if 0 <= cut < size - 1}), size]
+    for low, high in pairwise(ends):
+        np.clip(start[low:high], low, high, out=start[low:high])
+        np.clip(stop[low:high], low, high, out=stop[low:high])
+    found = count[stop] - count[start]
+    return np.divide(total[stop] - total[start], found, out=np.full(size, np.nan), where=found > 0)
 
 
 class StepChart(Panel):
     """Columns of the history over the steps, with a mark wherever the user changed something."""
 
-    COLUMNS: tuple[Quantity, ...] = ()  # what to draw
+    COLUMNS: tuple[Quantity, ...] = ()  # what to draw, the last one over the others
+    RIGHT: Quantity | None = None  # has an axis of its own, on the right
+    FROM_ZERO = False  # whether the axes show 0
     SCALES: tuple[Scale, ...] = (LINEAR, SYMLOG)
-    SMOOTHED = False
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.window, self.scale = Window(), 0
-        self.smoothed = self.SMOOTHED
+        self.smoothed = True
         self.pointed: int | None = None
         self._grabbed: int | None = None  # the column at which the mouse holds the chart
         self._dragged = False
         self.changed()
 
     def restart(self) -> None:
-        self.y, self.x = Range(self.SCALES[self.scale]), Range()
+        scale = self.SCALES[self.scale]
+        self.x, self.y, self.right = Range(), *(Range(scale, zero=self.FROM_ZERO) for _ in range(2))
+        self._since: int | None = None  # the switch whose effect the y axes are for
 
     class Pointed(Message):
         """The mouse is over a step of a chart (None: it has left), or has clicked it."""
@@ -88,7 +104,7 @@ class StepChart(Panel):
         self.refresh()
 
     def smooth(self) -> None:
-        """Running means over 25 steps, or the values themselves."""
+        """The mean of 25 steps as a line through what each step gave, or the values themselves."""
         self.smoothed = not self.smoothed
         self.changed()
 
@@ -151,38 +167,55 @@ class StepChart(Panel):
     def _say(self) -> None:
         words = [self.window.label] if self.window.label else []
         words += [self.SCALES[self.scale].kind] if self.scale else []
-        words += [f"mean of {SMOOTH} steps"] if self.smoothed else []
+        words += [] if self.smoothed else ["each step"]
         self.border_subtitle = ", ".join(words)
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         palette, ground = colors(self), background(self)
         series = []
         if session.other is not None:  # the run before the branch, dimmed
-            steps = session.other.column("step")
             for one in self.COLUMNS:
                 color = mix(ground, palette[one.key], 0.45)
-                values = self._drawn(session.other, one, session)
-                series.append(Series("", steps, values, color, value="", connect=True))
+                series.append(self._series(session.other, one, session, color, ""))
         series += self.extra(session, palette)  # below the columns, which nothing may hide
-        steps = session.history.column("step")
         for one in self.COLUMNS:
-            values = self._drawn(session.history, one, session)
-            series.append(Series(one.short, steps, values, palette[one.key], connect=True))
+            series.append(self._series(session.history, one, session, palette[one.key], one.short))
         looked_at = None if session.viewed is None else view.step
         crosshair = looked_at if self.pointed is None else self.pointed
         last, now = float(session.step), float(view.step)
         ends = self.window.ends(last, now)
         first, end = ends or (0.0, last)
+        settled = SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0
+        since = self._last_switch(session)
+        if since != self._since:
+            self.restart()
+            self._since = since
+        if since is not None:
+            settled = max(settled, float(since - SMOOTH // 2))
         return line_chart(
-            size.width, size.height, series, look=look(self), x=self.x, y=self.y, window=ends, gutter=GUTTER,
-            settled=SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0, band=self.band(palette),
+            size.width, size.height, series, look=look(self), x=self.x, y=self.y, right=self.right, window=ends,
+            gutter=GUTTER, settled=settled, band=self.band(palette),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
             levels=self.levels(session), crosshair=crosshair,
         )  # fmt: skip
 
-    def _drawn(self, history: History, what: Quantity, session: Session) -> Any:
-        values = self.values(history, what, session)
-        return running_mean(values, SMOOTH) if self.smoothed else values
+    def _last_switch(self, session: Session) -> int | None:
+        """The step at which θ or φ was switched last, where the live end is looked at: the y axes are for what
+        has happened since."""
+        if session.viewed is not None or self.window.end is not None:
+            return None
+        return max((e.step for e in session.history.events if e.switch and e.step < session.step), default=None)
+
+    def _series(self, history: History, what: Quantity, session: Session, color: str, name: str) -> Series:
+        """The column as it is, or the mean of 25 steps with what each step gave in faint behind it."""
+        values, trend = self.values(history, what, session), None
+        if self.smoothed:
+            trend = running_mean(values, [event.step for event in history.events])
+        faint = mix(background(self), color, 0.35)
+        return Series(
+            name, history.column("step"), values, color, value=None if name else "", connect=True, trend=trend,
+            faint=faint, right=what is self.RIGHT,
+        )  # fmt: skip
 
     def values(self, history: History, what: Quantity, session: Session) -> Any:
         return history.column(what.key) * session.units.factor
@@ -203,40 +236,45 @@ class BoundChart(StepChart):
     """log p(x) and the ELBO below it; the shaded gap between them is kl_posterior."""
 
     TITLE = "log p(x) and its bound"
-    COLUMNS = (ELBO, LOG_PX)
+    COLUMNS = (RECONSTRUCTION, LOG_PX, ELBO)
+    RIGHT = RECONSTRUCTION
     HELP = (
         "How well the model explains the data (log p) and the bound that training raises (ELBO). "
         f"The shaded gap between them is {KL_POSTERIOR.symbol}: how far q is from the posterior of the present θ. "
-        "A bound can never lie above what it bounds. Held out: log p of points that are not trained on; where it "
+        "A bound can never lie above what it bounds. After a switch the axis is for what has happened since. "
+        "Reconstruction, on the axis on the right: how well x is explained from z drawn by q. Held out: log p of "
+        "points that are not trained on; where it "
         "falls behind, the model learns its data by heart. The level lines: the truth's log p, and that of one "
         "Gaussian (for bits: of independent bits), which any model with a z should pass."
     )
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
         """log p of points that are not trained on."""
-        values = self.values(session.history, HELD_OUT, session)
-        if not np.isfinite(values).any():
-            return []
-        steps = session.history.column("step")
-        return [Series(HELD_OUT.short, steps, values, palette[HELD_OUT.key], connect=True)]
+        one = self._series(session.history, HELD_OUT, session, palette[HELD_OUT.key], HELD_OUT.short)
+        return [one] if np.isfinite(np.asarray(one.ys)).any() else []
 
     def levels(self, session: Session) -> list[Level]:
-        """The truth's log p, which the axis always shows, and that of a model without z, if it lies there."""
-        of = session.references or ()
-        return [Level(one.log_px * session.units.factor, one.name, one.name == "the truth") for one in of]
+        """The truth's log p, which the axis shows until a switch, and that of a model without z, if it lies there."""
+        of, room = session.references or (), self._since is None
+        return [
+            Level(one.log_px * session.units.factor, one.name, room and one.name == "the truth") for one in of
+        ]
 
     def band(self, palette: dict[str, str]) -> Band:
         return Band(LOG_PX.short, ELBO.short, mix(background(self), palette[KL_POSTERIOR.key], 0.3))
 
 
-class PartsChart(StepChart):
-    """Reconstruction and the two KLs."""
+class KLChart(StepChart):
+    """The two KLs, each on an axis of its own that begins at 0."""
 
-    TITLE = "what they are made of"
-    COLUMNS = (RECONSTRUCTION, KL_PRIOR, KL_POSTERIOR)
+    TITLE = "the two KLs"
+    COLUMNS = (KL_PRIOR, KL_POSTERIOR)
+    RIGHT, FROM_ZERO = KL_PRIOR, True
     HELP = (
-        "Reconstruction: how well x is explained from z drawn by q. KL to prior: what q spends on telling the data "
-        "points apart; it usually rises while training, and that is no bug. KL to posterior: what q misses."
+        f"{KL_POSTERIOR.symbol}, on the axis on the left: what q misses. With θ frozen it falls by every nat that "
+        f"the ELBO gains. {KL_PRIOR.symbol}, on the axis on the right: what q spends on telling the data points "
+        "apart; it usually rises while training, and that is no bug. A line is the mean of 25 steps, the faint "
+        "scribble behind it what each step gave."
     )
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
@@ -253,7 +291,6 @@ class PursuitChart(StepChart):
     TITLE = "the target moves, q follows"
     COLUMNS = (TARGET_MOVED, Q_RECOVERED)
     SCALES = (LOG, SYMLOG, LINEAR)
-    SMOOTHED = True  # minibatch noise would hide who is ahead
     HELP = (
         f"*{TARGET_MOVED.short}*: {TARGET_MOVED.sentence} *{Q_RECOVERED.short}*: {Q_RECOVERED.sentence} "
         "While the first is above the second, q chases a target that runs away. Where a step of φ recovered nothing "

@@ -29,79 +29,136 @@ from ..plots import (
     plane,
 )  # fmt: skip
 from ..session import Session
-from ..view import Latent, View
+from ..view import GRID, Latent, View
 from .panel import Panel
 
 GHOST = 24  # how many frames back the ghost of the posterior stands
+VIEWS = ("", "q as the map", "all encodings")
+PRIOR_RADII = tuple(float(np.sqrt(-2 * np.log(1 - mass))) for mass in (0.5, 0.9))  # of p(z) in a plane
 
 
 class LatentPanel(Panel):
-    """p(z), q(z|x) and pθ(z|x) of the chosen x, and the ghost of the posterior as it was."""
+    """p(z), q(z|x) and pθ(z|x) of the chosen x, and the ghost of the posterior as it was; or all encodings."""
 
     TITLE = "latent space of the chosen x ◆"
     HELP = (
         "Where the chosen data point can come from: the prior p(z) before seeing x, the posterior pθ(z|x) that the "
-        "decoder implies, and the encoder's q(z|x) that tries to match it. The pale curve is the posterior some "
+        "decoder implies, and the encoder's q(z|x) that tries to match it. The axes show where those two are. The "
+        "pale curve is the posterior some "
         "steps ago: while θ learns, the target moves. The faint one is the true posterior, where it is known and z "
         "is one number (z and −z are the same to any data: it is drawn on the model's side). n and N choose another "
-        "x."
+        "x. f makes a map of q in place of the posterior, and then shows where all data points are encoded, over "
+        "the prior (contours hold 50 and 90 % of the mass)."
     )
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
+        self.shown = 0  # of VIEWS
         self.restart()
 
     def restart(self) -> None:
-        self.y = Range()
+        self.y, self.ends = Range(zero=True), (Range(), Range())
         self._past: deque[tuple[int, int, Latent]] = deque(maxlen=GHOST)
+
+    def flip(self) -> None:
+        """Another view: the posterior as the map, or q, or where all data points are encoded."""
+        self.shown = (self.shown + 1) % len(VIEWS)
+        self.border_subtitle, self.y, self.ends, self.plot = (
+            VIEWS[self.shown],
+            Range(zero=True),
+            (Range(), Range()),
+            None,
+        )
+        self.refresh()
 
     def show(self, view: View, session: Session) -> None:
         while self._past and (self._past[-1][0] >= view.step or self._past[-1][1] != view.selected):
             self._past.pop()  # looking back, or at another x
-        self._past.append((view.step, view.selected, view.latent))
+        if self.shown < 2 and self.is_on_screen:
+            ends = np.array([span.fit(*each) for span, each in zip(self.ends, view.where)])
+            self._past.append((view.step, view.selected, view.latent(ends)))
         super().show(view, session)
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
-        palette, latent, ground = colors(self), view.latent, background(self)
-        pale = mix(ground, palette["posterior"], 0.7)
-        then, _, ghost = self._past[0]
-        name = f"{view.step - then} ago" if then < view.step else ""
-        if view.model.latent_dim == 1:
-            fill = mix(ground, palette["posterior"], 0.3)
-            series = [
-                Series("p(z)", latent.ticks, latent.prior, palette["prior"], value=""),
-                Series("pθ(z|x)", latent.ticks, latent.posterior, palette["posterior"], fill=fill, value=""),
-                Series("q(z|x)", latent.ticks, latent.q, palette["q"], value=""),
+        if self.shown == 2 or not self._past:
+            return self._all(view, session, size)
+        palette, ground = colors(self), background(self)
+        now, (then, _, ghost) = self._past[-1][2], self._past[0]
+        of = [("pθ(z|x)", palette["posterior"], now.posterior), ("q(z|x)", palette["q"], now.q)]
+        (name, color, field), (other, ink, contours) = of[:: -1 if self.shown else 1]
+        if view.model.latent_dim == 2:
+            x_range, y_range = (tuple(each) for each in now.ends.tolist())
+            extent = (*x_range, *y_range)
+            layers: list[Any] = [
+                Heat(field, color, ground, extent=extent),
+                *self._prior(palette["prior"]),
+                Contour(contours, density_levels(contours), ink, other, extent=extent),
             ]
-            if latent.true_posterior is not None:
-                true = Series("true p(z|x)", latent.ticks, latent.true_posterior, palette["faint"], value="")
-                series.insert(1, true)
-            if name:
-                series.insert(1, Series(name, ghost.ticks, ghost.posterior, pale, value=""))
-            window = (float(latent.ticks[0]), float(latent.ticks[-1]))
-            return line_chart(
-                size.width, size.height, series, look=look(self), y=self.y, window=window, x_name="z", gutter=5
-            )
-        fields = [
-            (latent, latent.prior, palette["prior"], "p(z)"),
-            (latent, latent.posterior, palette["posterior"], "pθ(z|x)"),
-            (latent, latent.q, palette["q"], "q(z|x)"),
+            return plane(
+                size.width, size.height, layers, look=look(self), x_range=x_range, y_range=y_range, equal=True,
+                x_name="z₁", y_name="z₂", shades=[(name, color)],
+            )  # fmt: skip
+        series = [Series("p(z)", now.ticks, now.prior, palette["prior"], value="")]
+        if then < view.step:
+            pale = mix(ground, palette["posterior"], 0.7)
+            series.append(Series(f"{view.step - then} ago", ghost.ticks, ghost.posterior, pale, value=""))
+        if now.true_posterior is not None:
+            series.append(Series("true p(z|x)", now.ticks, now.true_posterior, palette["faint"], value=""))
+        series.append(Series(name, now.ticks, field, color, fill=mix(ground, color, 0.3), value=""))
+        series.append(Series(other, now.ticks, contours, ink, value=""))
+        return self._curves(series, size, now.ends[0])
+
+    def _curves(self, series: list[Series], size: Size, ends: Any) -> Plot:
+        window = (float(ends[0]), float(ends[1]))
+        return line_chart(
+            size.width, size.height, series, look=look(self), y=self.y, window=window, x_name="z", gutter=5
+        )
+
+    def _prior(self, color: str) -> list[Curve]:
+        turn = np.linspace(0, 2 * np.pi, 181)
+        radii = enumerate(PRIOR_RADII)
+        return [
+            Curve(r * np.cos(turn), r * np.sin(turn), color, "" if k else "p(z)", mark="○") for k, r in radii
         ]
-        if name:
-            fields.insert(1, (ghost, ghost.posterior, pale, name))
-        reach = _extent(latent)
-        layers: list[Heat | Contour] = [Heat(latent.posterior, palette["posterior"], ground, extent=reach)]
-        for where, field, color, label in fields:
-            layers.append(Contour(field, density_levels(field), color, label, extent=_extent(where)))
+
+    def _all(self, view: View, session: Session, size: Size) -> Plot:
+        """The means of all q (and in one dimension the mean of their densities) over the prior."""
+        palette, means = colors(self), view.evaluation.q.mean
+        low, high = np.minimum(means.min(axis=0), -2.5), np.maximum(means.max(axis=0), 2.5)
+        ends = np.array([span.fit(*each) for span, each in zip(self.ends, np.stack([low, high], axis=1))])
+        here = means[view.selected]
+        if view.model.latent_dim == 1:
+            ticks = np.linspace(ends[0, 0], ends[0, 1], GRID[1])
+            prior = np.exp(-(ticks**2) / 2) / np.sqrt(2 * np.pi)
+            density, top = view.aggregate(ticks), float(view.aggregate(here)[0])
+            fill = mix(background(self), palette["q"], 0.3)
+            series = [
+                Series("p(z)", ticks, prior, palette["prior"], value=""),
+                Series("mean of all q", ticks, density, palette["q"], fill=fill, value=""),
+                Series("mean of this q", [here[0]] * 2, [0.0, top], palette["text"], value=""),
+            ]
+            return self._curves(series, size, ends[0])
+        layers: list[Any] = [
+            *self._prior(palette["prior"]),
+            *points_by_kind(self, session, means, "means of all q", palette["q"]),
+            Points([here[0]], [here[1]], palette["text"], "◆", "this x"),
+        ]
         return plane(
-            size.width, size.height, layers, look=look(self), x_range=reach[:2], y_range=reach[2:], equal=True,
-            x_name="z₁", y_name="z₂",
+            size.width, size.height, layers, look=look(self), x_range=tuple(ends[0]), y_range=tuple(ends[1]),
+            equal=True, x_name="z₁", y_name="z₂",
         )  # fmt: skip
 
 
-def _extent(latent: Latent) -> tuple[float, float, float, float]:
-    reach = float(latent.ticks[-1])
-    return (-reach, reach, -reach, reach)
+def points_by_kind(widget: Panel, session: Session, points: Any, name: str, color: str) -> list[Points]:
+    """A point for each data point, each kind in its colour where a column tells them apart."""
+    labels = session.data.labels
+    if labels is None or len(labels) != len(points):
+        return [Points(points[:, 0], points[:, 1], color, name=name)]
+    layers = []
+    for kind, (own, sign) in zip(sorted(set(labels)), kinds(widget)):
+        chosen = points[np.array(labels) == kind]
+        layers.append(Points(chosen[:, 0], chosen[:, 1], own, name=kind, glyph=sign))
+    return layers
 
 
 class DataPanel(Panel):
@@ -181,7 +238,7 @@ class DataPanel(Panel):
         self._points = (candidates[:, 0], candidates[:, 1])
         low, high = data.min(axis=0), data.max(axis=0)
         layers: list[Any] = [
-            *self._data(session, data),
+            *points_by_kind(self, session, data, "data", palette["axis"]),
             Curve(broken[:, 0], broken[:, 1], palette["reconstruction"], "decoder"),
             Points([mine[0]], [mine[1]], palette["text"], "◆", "x"),
             Points([again[0]], [again[1]], palette["q"], "+", "from q's mean"),
@@ -191,17 +248,6 @@ class DataPanel(Panel):
             size.width, size.height, layers, look=look(self), x_range=x_range, y_range=y_range, equal=True,
             x_name=names[0], y_name=names[1],
         )  # fmt: skip
-
-    def _data(self, session: Session, data: Any) -> list[Points]:
-        """The data points, each kind in its colour where a column tells them apart."""
-        labels = session.data.labels
-        if labels is None:
-            return [Points(data[:, 0], data[:, 1], colors(self)["axis"], name="data")]
-        layers = []
-        for kind, (color, sign) in zip(sorted(set(labels)), kinds(self)):
-            chosen = data[np.array(labels) == kind]
-            layers.append(Points(chosen[:, 0], chosen[:, 1], color, name=kind, glyph=sign))
-        return layers
 
     def _images(self, view: View, size: Size, side: int) -> Plot:
         """The chosen x and, beside it, the decoder's probabilities at q's mean, as images."""

@@ -1,0 +1,81 @@
+"""The latent space and the data space: what is there to be seen fills the panel, and each view shows what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyvae.runs import Config
+from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.session import Session
+from tinyvae.tui.widgets.chase import ChasePlane
+from tinyvae.tui.widgets.spaces import LatentPanel
+
+LINE = Config(dataset="arc", n=40, hidden=(8,), batch_size=16, evaluate_every=0)
+PLANE = Config(dataset="linear", n=12, hidden=(8,), evaluate_every=0)
+
+
+def text(panel: Any) -> str:
+    return "\n".join(strip.text for strip in panel.plot.strips)
+
+
+async def test_the_latent_panel_shows_where_q_and_the_posterior_are_and_does_not_jitter():
+    app = TinyVAE(LINE, run=False)
+    async with app.run_test(size=(140, 42)) as pilot:
+        panel, seen = app.query_one(LatentPanel), []
+        for _ in range(120):
+            app.session.step_once()
+            if app.session.step > 80:
+                app.paint(force=True)
+                await pilot.pause(0)
+                view = app.session.view()
+                axis, (low, high) = panel.plot.x_axis, view.where[0]
+                assert axis.low <= low and high <= axis.high
+                assert high - low > 0.55 * (axis.high - axis.low)
+                seen.append((axis.low, axis.high))
+        assert len(set(seen)) <= 8  # of 40 frames
+
+
+@pytest.mark.parametrize("config", [LINE, PLANE])
+async def test_f_goes_through_the_posterior_as_the_map_q_as_the_map_and_all_encodings(config):
+    app = TinyVAE(config, run=False)
+    async with app.run_test(size=(200, 55)) as pilot:
+        panel, seen = app.query_one(LatentPanel), []
+        for _ in range(4):
+            app.paint(force=True)
+            await pilot.pause(0.05)
+            seen.append(text(panel))
+            await pilot.press("f")
+        assert ("▒ pθ(z|x)" in seen[0]) == (config is PLANE)
+        assert ("▒ q(z|x)" in seen[1]) == (config is PLANE)
+        assert "q(z|x)" in seen[1] and "pθ(z|x)" in seen[1]
+        assert "of all q" in seen[2] and "p(z)" in seen[2] and "pθ" not in seen[2]
+        assert seen[3].splitlines()[0] == seen[0].splitlines()[0]
+
+
+def test_the_aggregate_posterior_is_the_mean_of_the_densities_of_all_q():
+    view = Session(LINE).view()
+    ticks, q = np.linspace(-3, 3, 7), view.evaluation.q
+    each = [np.exp(q[[k]].log_prob(ticks[:, None, None]))[:, 0] for k in range(40)]
+    assert view.aggregate(ticks) == pytest.approx(np.mean(each, axis=0))
+
+
+async def test_the_chase_shows_both_coordinates_of_a_plane():
+    app = TinyVAE(PLANE, run=False)
+    async with app.run_test(size=(200, 55)) as pilot:
+        await pilot.pause(0.05)
+        panel = app.query_one(ChasePlane)
+        assert all(sign in text(panel) for sign in ("z₁", "z₂", "◆", "◇"))
+        view = app.session.view()
+        n = view.selected
+        ends = [view.evaluation.target.posterior_mean[n, 1], view.evaluation.q.mean[n, 1]]
+        rows = [strip.text for strip in panel.plot.strips]
+        (row, column) = next((k, line.index("◇")) for k, line in enumerate(rows) if "◇" in line)
+        plot = panel.plot
+        assert plot.x_at(column) == pytest.approx(
+            ends[0], abs=(plot.x_axis.high - plot.x_axis.low) / plot.columns
+        )
+        height = (plot.y_axis.high - plot.y_axis.low) / plot.rows
+        assert plot.y_axis.high - (row - plot.top + 0.5) * height == pytest.approx(ends[1], abs=1.5 * height)
