@@ -31,6 +31,7 @@ from .notes import gap_text
 from .output import printable
 from .palette import colors
 from .session import Session
+from .view import View
 from .widgets.charts import StepChart
 from .widgets.identity import Identity
 from .widgets.panel import Panel
@@ -81,9 +82,10 @@ class TinyVAE(App[None]):
         self._busy = asyncio.Lock()  # held while a step runs in a thread, and while the run is exchanged
         self.tab = 1
         self._last_painted: Any = None
+        self._view: View | None = None  # what is on the screen
         self._measured = (perf_counter(), 0)
         self._step_seconds = 0.0
-        self._told = self._paint_missed = False
+        self._told = self._paint_missed = self._shown_running = False
         self._answering = 0.0  # no training before this time
         self._loop_of_keys: asyncio.AbstractEventLoop | None = None
         self._ended: int | None = None  # the exit code that a signal has asked for
@@ -227,8 +229,8 @@ class TinyVAE(App[None]):
     def paint(self, force: bool = False, panels: bool = True) -> None:
         """Show the step that is looked at, if anything has changed since the last time.
 
-        Without `panels` only the title and the identity: what a key does is there at once, the plots follow with
-        the next frame.
+        Without `panels` only the title and the identity, of the step that the panels show: what a key does is
+        there at once, all else follows with the next frame.
         """
         self._paint_missed = self._busy.locked()
         if self._paint_missed or not (
@@ -245,7 +247,12 @@ class TinyVAE(App[None]):
         if state == self._last_painted and not force:
             return
         self._last_painted = state if panels else None
-        view = session.view()
+        if self._shown_running != session.running:
+            self._shown_running = session.running
+            self.refresh_bindings()
+        if panels or self._view is None:  # the numbers of one frame are of one step
+            self._view = session.view()
+        view = self._view
         with self.batch_update():
             self.main_screen.query_one("#title", Static).update(self._title(view.step), layout=False)
             self.main_screen.query_one(Identity).show(view, session)
@@ -301,6 +308,13 @@ class TinyVAE(App[None]):
             self.notify("This run has diverged. r resets it; ← and → look back.", severity="warning")
         self.session.run(not self.session.running)
         self.paint()
+
+    def action_pause(self) -> None:
+        self.action_run()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The footer has Run or Pause, whichever the space key does."""
+        return action not in ("run", "pause") or (action == "pause") == self._shown_running
 
     async def action_step(self, count: int = 1) -> None:
         self.session.run(False)
@@ -573,4 +587,5 @@ class TinyVAE(App[None]):
         yield from super().get_system_commands(screen)
         for _, action, name, what, _ in keys.TABLE:
             if action != "quit":
-                yield SystemCommand(name, what, partial(self.run_action, action))
+                does = self.action_run if action == "run" else partial(self.run_action, action)
+                yield SystemCommand(name, what, does)

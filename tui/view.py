@@ -11,6 +11,8 @@ from tinyvae import Target
 from tinyvae.evaluation import Evaluation
 from tinyvae.model import VAE
 
+from .terms import ELBO, TURNED, Quantity
+
 Array = NDArray[Any]
 
 GRID = {1: 240, 2: 56}  # values of z along each axis at which the latent panel draws a density
@@ -28,6 +30,16 @@ class Units:
     @property
     def factor(self) -> float:
         return (1 / float(np.log(2)) if self.bits else 1.0) * (self.total or 1)
+
+    def factor_of(self, what: Quantity) -> float:
+        """What values of this quantity are to be multiplied by."""
+        return -self.factor if self.loss and what.key in TURNED else self.factor
+
+    def name_of(self, what: Quantity, name: str) -> str:
+        """Its name (or symbol) in these units: with a minus sign, or that of the loss."""
+        if not (self.loss and what.key in TURNED):
+            return name
+        return "loss" if what is ELBO else f"−{name}"
 
     @property
     def unit(self) -> str:

@@ -25,9 +25,10 @@ from tinyvae.runs import Config
 from tinyvae.tui import keys
 from tinyvae.tui.app import TinyVAE
 from tinyvae.tui.palette import DARK, LIGHT, background
-from tinyvae.tui.terms import TERMS
+from tinyvae.tui.terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, TERMS
 from tinyvae.tui.widgets.charts import BoundChart, StepChart
 from tinyvae.tui.widgets.identity import Identity
+from tinyvae.tui.widgets.identity import size as size_of
 from tinyvae.tui.widgets.panel import Panel
 from tinyvae.tui.widgets.spaces import DataPanel, LatentPanel
 
@@ -281,6 +282,63 @@ async def test_bits_sums_and_the_loss_are_only_another_way_to_write():
         assert state_of(app) == before
 
 
+async def test_header_and_legends_of_a_frame_are_of_one_step_while_the_engine_is_ahead():
+    async with opened() as (app, pilot):
+        await press(pilot, "S")
+        for _ in range(3):
+            app.session.step_once()  # the plots are drawn a little after the panels were told to
+        app.paint(panels=False)  # as a switch does while running
+        chart = app.query_one(BoundChart)
+        chart.plot = None
+        row, legend = app.session.history.row(10), chart.render_line(0).text
+        assert minus(f"{row['elbo']:.4f}") in identity(app).splitlines()[1]
+        assert minus(f"ELBO {row['elbo']:.4f}")[:10] in legend
+
+
+async def test_the_loss_is_written_in_the_identity_the_charts_and_the_table():
+    async with opened() as (app, pilot):
+        await press(pilot, "s", "o")
+        row = app.session.history.row(1)
+        first, second = identity(app).splitlines()[:2]
+        assert first.split()[0] == "−log" and "loss" in first
+        for name in ("log_px", "reconstruction", "elbo"):
+            assert minus(f"{-row[name]:.4f}") in second
+        assert first.count("+") == 1 and first.index("+") < first.index(
+            "KL(q‖p(z))"
+        )  # −recon + KL prior − KL posterior
+        legend = app.query_one(BoundChart).plot.strips[0].text
+        assert all(name in legend for name in ("−log p", "loss"))
+        await press(pilot, "v")
+        assert "loss" in shown(app) and minus(f"{-row['elbo']:.4f}") in shown(app)
+
+
+async def test_the_footer_says_what_the_space_key_does_now():
+    async with opened(speed=0.5) as (app, pilot):
+        for word in ("Run", "Pause", "Run"):
+            await until(lambda word=word: f"space {word}" in lines(app)[-1])
+            await press(pilot, "space")
+        app.session.run(False)
+
+
+async def test_the_bars_say_how_much_a_full_one_is():
+    async with opened(size=(150, 40)) as (app, pilot):
+        await press(pilot, "s")
+        row = app.session.history.row(1)
+        largest = max(abs(row[f"{t}_by_{g}"]) for t in TERMS if t != "elbo" for g in ("theta", "phi"))
+        assert f"a full bar: {size_of(largest)}" in identity(app).splitlines()[2]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_legend_says_names_of_the_table_of_terms_however_narrow(size):
+    async with opened(size=size) as (app, pilot):
+        await press(pilot, "s")
+        for number, named in (("1", (LOG_PX, ELBO)), ("4", (KL_PRIOR, KL_POSTERIOR))):
+            await press(pilot, number)
+            await until(lambda: app.focused.plot is not None)
+            legend = app.focused.plot.strips[0].text
+            assert all(term.name in legend or term.short in legend for term in named), legend
+
+
 async def test_the_app_sleeps_until_the_next_step_is_due(monkeypatch):
     async with opened() as (app, _):
         looks = []
@@ -314,7 +372,7 @@ async def test_a_broken_invariant_is_shown_in_words():
         await press(pilot, "p", "s", "s", "s")
         app.session.history.column("kl_prior")[2:] += 1e-15
         await press(pilot, "s")
-        assert "✗ φ frozen ⇒ KL to prior constant broken at step 2" in identity(app)
+        assert "✗ φ frozen ⇒ KL prior constant broken at step 2" in identity(app)
 
 
 async def test_certified_checked_and_neither_are_said_as_what_they_are():

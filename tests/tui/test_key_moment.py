@@ -94,7 +94,7 @@ def test_the_note_says_what_the_elbo_gained_and_kl_posterior_lost_since_the_swit
     elbo, kl = (session.history.column(name) for name in ("elbo", "kl_posterior"))
     gained = elbo[65] - elbo[5]
     assert gained == pytest.approx(kl[5] - kl[65], abs=1e-9)
-    says = f"since step 5 ELBO {gained:+.4f}, KL to posterior {-gained:+.4f}".replace("-", "−")
+    says = f"since step 5 ELBO {gained:+.4f}, KL posterior {-gained:+.4f}".replace("-", "−")
     assert says in session.note(65)
 
 

@@ -442,10 +442,12 @@ def test_without_colours_series_differ_by_their_dashes_and_in_ascii_by_character
         assert len(set(marks)) == 3
 
 
-def test_a_legend_that_does_not_fit_keeps_the_values():
-    many = [Series(f"a_long_name_{i}", [0, 1], [i, i], ORANGE) for i in range(3)]
-    top = lines(line_chart(36, 8, many).strips)[0]
-    assert "a_long" not in top and all(f"{i}.0000" in top for i in range(3))
+def test_a_legend_that_does_not_fit_drops_marks_then_values_and_shortens_names_but_has_always_some():
+    many = [Series(f"{i}_long_name", [0, 1], [i, i], ORANGE, short=f"{i}_short") for i in range(3)]
+    tops = {width: lines(line_chart(width, 8, many).strips)[0] for width in (120, 50, 34, 24)}
+    assert all(f"━ {i}_long_name {i}.0000" in tops[120] for i in range(3))
+    assert all(f"{i}_short {i}.0000" in tops[50] and "long" not in tops[50] for i in range(3))
+    assert all(f"{i}_" in top for i in range(3) for top in tops.values())
 
 
 def test_a_log_axis_leaves_out_what_it_cannot_show():

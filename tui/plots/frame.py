@@ -74,8 +74,29 @@ class Plot:
         return int(distance.argmin())
 
 
-_LEGENDS = (("{0} {1} {2}", 3), ("{0} {1} {2}", 2), ("{1} {2}", 2), ("{1} {2}", 1), ("{0} {2}", 2), ("{2}", 1))
-_LEGENDS_WITH_MARKS = (("{0} {1} {2}", 3), ("{0} {1} {2}", 2), ("{0} {2}", 2), ("{0}{2}", 1), ("{0}", 1))
+@dataclass(frozen=True)
+class Entry:
+    """Of a legend."""
+
+    mark: str
+    name: str
+    value: str
+    style: str
+    short: str = ""  # the name where there is no room for it
+
+    def written(self, charset: Charset, mark: bool, value: bool, length: int | None) -> str:
+        """`length` None is the whole name; else the short one, of at most so many characters."""
+        name = self.name if length is None else (self.short or self.name)[:length].rstrip()
+        parts = (self.mark if mark else "", name, self.value if value else "")
+        return plain(" ".join(part for part in parts if part), charset)
+
+
+# From much room to little: (mark, value, length of the name, gap). The marks go before the values and those before
+# the names, of which something always stays; where colours do not tell curves apart the marks do.
+_LEGENDS = [
+    (True, True, None, 3), (True, True, None, 2), (True, True, 99, 2), (False, True, 99, 2), (False, True, 99, 1),
+    (False, False, None, 2), *((False, False, length, 1) for length in (99, 8, 6, 4, 3, 2)),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,26 +118,23 @@ class Frame:
     def y(self, values: ArrayLike, right: bool = False) -> NDArray[Any]:
         return (self.right_axis if right else self.y_axis).at(values)
 
-    def legend(self, entries: Sequence[tuple[str, str, str, str]], note: str = "") -> None:
-        """The top line: (mark, name, value, style) of each series, and a note on the right if there is room.
-
-        When the line is short the marks go first, then the names; without colours the marks stay.
-        """
+    def legend(self, entries: Sequence[Entry], note: str = "") -> None:
+        """The top line: mark, name and value of each series, and a note (the name of the y axis) on the right."""
         if self.top == 0:
             return
-        width = self.canvas.width - self.left
-        layouts = _LEGENDS if self.look.colors else _LEGENDS_WITH_MARKS
-        for layout, gap in layouts:
-            fits = [(" ".join(layout.format(*entry).split()), entry[3]) for entry in entries]
-            used = sum(len(plain(text, self.look.charset)) + gap for text, _ in fits) - gap
-            if used <= width:
+        width, note = self.canvas.width - self.left, plain(note, self.look.charset)
+        room = width - len(note) - 2 if note else width
+        for mark, value, length, gap in _LEGENDS:
+            mark = mark or not self.look.colors
+            fits = [(one.written(self.look.charset, mark, value, length), one.style) for one in entries]
+            used = sum(len(text) + gap for text, _ in fits) - gap
+            if used <= room:
                 break
         column = self.left
         for text, style in fits:
             self.canvas.text(column, 0, text, style)
-            column += len(plain(text, self.look.charset)) + gap
-        note = plain(note, self.look.charset)
-        if note and column + len(note) <= self.canvas.width:
+            column += len(text) + gap
+        if note and column <= self.canvas.width - len(note):
             self.canvas.text(self.canvas.width - len(note), 0, note, self.look.axis)
 
     def finish(self, text: str) -> Plot:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .axes import Range, Scale, step_label, value_label
 from .canvas import plain
-from .frame import PLAIN, Frame, Look, Plot, open_frame, proper_range
+from .frame import PLAIN, Entry, Frame, Look, Plot, open_frame, proper_range
 
 Array = NDArray[Any]
 
@@ -45,6 +45,7 @@ class Series:
     trend: ArrayLike | None = None
     faint: str = ""
     right: bool = False
+    short: str = ""  # its name where there is no room for it
 
 
 @dataclass(frozen=True)
@@ -265,14 +266,17 @@ def _by_column(frame: Frame, px: Array, py: Array) -> Array:
     return np.interp(columns, column[start], mean, left=np.nan, right=np.nan)
 
 
-def _entries(series: Sequence[Series], labels: Sequence[str], look: Look) -> list[tuple[str, str, str, str]]:
-    """The legend: mark, name, value, style."""
+def _entries(series: Sequence[Series], labels: Sequence[str], look: Look) -> list[Entry]:
     if look.charset == "ascii":
         marks = _GLYPHS
     else:
         marks = _DASH_MARKS[0] if look.colors else _DASH_MARKS
     named = enumerate(zip(series, labels, strict=True))
-    return [(marks[i % len(marks)], one.name, label, one.color) for i, (one, label) in named]
+    return [
+        Entry(marks[i % len(marks)], one.name, label, one.color, one.short)
+        for i, (one, label) in named
+        if one.name
+    ]
 
 
 def _vertical(frame: Frame, x: float, style: str) -> None:

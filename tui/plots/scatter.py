@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from .axes import Range, step_label
 from .canvas import Charset, mix
 from .fields import Contour, Heat, draw_contour, draw_heat
-from .frame import PLAIN, Frame, Look, Plot, open_frame
+from .frame import PLAIN, Entry, Frame, Look, Plot, open_frame
 
 Array = NDArray[Any]
 
@@ -71,8 +71,8 @@ def plane(
     y_ends = y_range or Range().fit(*_span(ys))
     frame = open_frame(width, height, look, x_ends, y_ends, x_name=x_name, equal=equal)
     named = [one for one in layers if not isinstance(one, Heat) and one.name]
-    signs = [(_sign(one, look.charset), one.name, "", one.color) for one in named]
-    frame.legend([*(("▒", name, "", color) for name, color in shades), *signs], y_name)
+    signs = [Entry(_sign(one, look.charset), one.name, "", one.color) for one in named]
+    frame.legend([*(Entry("▒", name, "", color) for name, color in shades), *signs], y_name)
     for layer in layers:
         _draw(frame, layer)
     if not any(isinstance(one, Heat | Contour) for one in layers) and not np.isfinite(xs).any():

@@ -25,7 +25,7 @@ SAYS = {  # what the picture of a term shows
     "elbo": "What training climbs: it depends on both directions, and the ridge runs aslant.",
     "log_px": "Vertical lines only: moving φ cannot change log p.",
     "kl_posterior": "The distance of q from the posterior: its valley is where φ has caught up with θ.",
-    "kl_prior": "Horizontal lines only: moving θ cannot change KL to prior.",
+    "kl_prior": "Horizontal lines only: moving θ cannot change KL prior.",
 }
 PICTURES = tuple(SAYS)
 PATH = 40  # steps whose way is shown, and whose length is the unit of both axes

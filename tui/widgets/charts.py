@@ -68,6 +68,7 @@ class StepChart(Panel):
         self.window, self.scale = Window(), 0
         self.smoothed = True
         self.pointed: int | None = None
+        self.until = 0  # how many rows of the history are shown
         self._grabbed: int | None = None  # the column at which the mouse holds the chart
         self._dragged = False
         self.changed()
@@ -159,6 +160,7 @@ class StepChart(Panel):
         self.refresh()
 
     def show(self, view: View, session: Session) -> None:
+        self.until = len(session.history)
         if session.viewed is not None:
             self.window.reveal(float(view.step))
             self._say()
@@ -179,10 +181,10 @@ class StepChart(Panel):
                 series.append(self._series(session.other, one, session, color, ""))
         series += self.extra(session, palette)  # below the columns, which nothing may hide
         for one in self.COLUMNS:
-            series.append(self._series(session.history, one, session, palette[one.key], one.short))
+            series.append(self._series(session.history, one, session, palette[one.key], one.name))
         looked_at = None if session.viewed is None else view.step
         crosshair = looked_at if self.pointed is None else self.pointed
-        last, now = float(session.step), float(view.step)
+        last, now = self.until - 1.0, float(view.step)
         ends = self.window.ends(last, now)
         first, end = ends or (0.0, last)
         settled = SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0
@@ -194,7 +196,7 @@ class StepChart(Panel):
             settled = max(settled, float(since - SMOOTH // 2))
         return line_chart(
             size.width, size.height, series, look=look(self), x=self.x, y=self.y, right=self.right, window=ends,
-            gutter=GUTTER, settled=settled, band=self.band(palette),
+            gutter=GUTTER, settled=settled, band=self.band(session),
             marks=[Mark(float(event.step), event.label) for event in session.history.events[-12:]],
             levels=self.levels(session), crosshair=crosshair,
         )  # fmt: skip
@@ -208,17 +210,21 @@ class StepChart(Panel):
 
     def _series(self, history: History, what: Quantity, session: Session, color: str, name: str) -> Series:
         """The column as it is, or the mean of 25 steps with what each step gave in faint behind it."""
-        values, trend = self.values(history, what, session), None
+        values, trend, units = self.values(history, what, session), None, session.units
         if self.smoothed:
             trend = running_mean(values, [event.step for event in history.events])
-        faint = mix(background(self), color, 0.35)
+        faint, short = mix(background(self), color, 0.35), units.name_of(what, what.short)
         return Series(
-            name, history.column("step"), values, color, value=None if name else "", connect=True, trend=trend,
-            faint=faint, right=what is self.RIGHT,
+            units.name_of(what, name) if name else "", history.column("step")[: len(values)], values, color,
+            value=None if name else "", connect=True, trend=trend, faint=faint, right=what is self.RIGHT,
+            short=short if name else "",
         )  # fmt: skip
 
     def values(self, history: History, what: Quantity, session: Session) -> Any:
-        return history.column(what.key) * session.units.factor
+        """As far as the whole screen shows them: the engine may be some steps ahead."""
+        return history.column(what.key)[
+            : self.until if history is session.history else None
+        ] * session.units.factor_of(what)
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
         """What a chart shows besides columns of the history."""
@@ -228,7 +234,7 @@ class StepChart(Panel):
         """Horizontal lines to hold the curves against."""
         return []
 
-    def band(self, palette: dict[str, str]) -> Band | None:
+    def band(self, session: Session) -> Band | None:
         return None
 
 
@@ -250,18 +256,17 @@ class BoundChart(StepChart):
 
     def extra(self, session: Session, palette: dict[str, str]) -> list[Series]:
         """log p of points that are not trained on."""
-        one = self._series(session.history, HELD_OUT, session, palette[HELD_OUT.key], HELD_OUT.short)
+        one = self._series(session.history, HELD_OUT, session, palette[HELD_OUT.key], HELD_OUT.name)
         return [one] if np.isfinite(np.asarray(one.ys)).any() else []
 
     def levels(self, session: Session) -> list[Level]:
         """The truth's log p, which the axis shows until a switch, and that of a model without z, if it lies there."""
-        of, room = session.references or (), self._since is None
-        return [
-            Level(one.log_px * session.units.factor, one.name, room and one.name == "the truth") for one in of
-        ]
+        of, room, factor = session.references or (), self._since is None, session.units.factor_of(LOG_PX)
+        return [Level(one.log_px * factor, one.name, room and one.name == "the truth") for one in of]
 
-    def band(self, palette: dict[str, str]) -> Band:
-        return Band(LOG_PX.short, ELBO.short, mix(background(self), palette[KL_POSTERIOR.key], 0.3))
+    def band(self, session: Session) -> Band:
+        upper, lower = (session.units.name_of(one, one.name) for one in (LOG_PX, ELBO))
+        return Band(upper, lower, mix(background(self), colors(self)[KL_POSTERIOR.key], 0.3))
 
 
 class KLChart(StepChart):
@@ -282,7 +287,16 @@ class KLChart(StepChart):
             return []
         steps = np.array(sorted(session.gaps))
         values = np.array([session.gaps[step].approximation for step in steps]) * session.units.factor
-        return [Series("of it approximation", steps, values, palette["text"], connect=True)]
+        return [
+            Series(
+                f"approximation part of {KL_POSTERIOR.name}",
+                steps,
+                values,
+                palette["text"],
+                connect=True,
+                short="approx.",
+            )
+        ]
 
 
 class PursuitChart(StepChart):
@@ -292,13 +306,11 @@ class PursuitChart(StepChart):
     COLUMNS = (TARGET_MOVED, Q_RECOVERED)
     SCALES = (LOG, SYMLOG, LINEAR)
     HELP = (
-        f"*{TARGET_MOVED.short}*: {TARGET_MOVED.sentence} *{Q_RECOVERED.short}*: {Q_RECOVERED.sentence} "
+        f"*{TARGET_MOVED.name}*: {TARGET_MOVED.sentence} *{Q_RECOVERED.name}*: {Q_RECOVERED.sentence} "
         "While the first is above the second, q chases a target that runs away. Where a step of φ recovered nothing "
         "the second curve has a gap."
     )
 
     def values(self, history: History, what: Quantity, session: Session) -> Any:
-        values = history.column(what.key)
-        if what is Q_RECOVERED:
-            values = -values
-        return np.where(values > 0, values, np.nan) * session.units.factor
+        values = super().values(history, what, session) * (-1 if what is Q_RECOVERED else 1)
+        return np.where(values > 0, values, np.nan)
