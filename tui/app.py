@@ -412,6 +412,14 @@ class TinyVAE(App[None]):
         self.panels.query_one(LatentPanel).flip()
         self.paint(force=True)
 
+    def action_turn(self) -> None:
+        self.panels.query_one(DataPanel).turn()
+        self.paint(force=True)
+
+    def action_axis(self, which: int) -> None:
+        self.panels.query_one(DataPanel).choose_axis(which)
+        self.paint(force=True)
+
     def action_smooth(self) -> None:
         for chart in self.panels.charts:
             chart.smooth()

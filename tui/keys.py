@@ -27,6 +27,9 @@ TABLE = (
     ("n", "select(1)", "Next x", "Look at another data point (or click one)", FOOTER),
     ("N", "select(-1)", "Previous x", "Back to the data point before", HIDDEN),
     ("f", "flip", "Flip", "Panel 2: the posterior as the map, or q, or where all data points are encoded", HIDDEN),
+    ("i", "turn", "Draws", "Panel 5: data and decoder, draws beside the data, draws, the decoder over z", HIDDEN),
+    ("left_square_bracket", "axis(0)", "Axis →", "Panel 5: another column across (and ] another one up)", HIDDEN),
+    ("right_square_bracket", "axis(1)", "Axis ↑", "Panel 5: another column up", HIDDEN),
     ("u", "units('bits')", "Nats/bits", "Write the terms in nats or in bits", HIDDEN),
     ("m", "units('total')", "Mean/sum", "Write the terms per data point or summed over the data", HIDDEN),
     ("o", "units('loss')", "ELBO/loss", "Write the ELBO or the loss, which is its negative, in every panel", HIDDEN),
@@ -62,6 +65,8 @@ SHOWN_AS = {
     "up": "↑",
     "down": "↓",
     "comma": ",",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
     "full_stop": ".",
 }  # fmt: skip
 IN_FOOTER = {"plus,equals_sign": "+/-", "left": "←/→"}  # one entry there stands for two keys

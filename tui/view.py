@@ -16,6 +16,7 @@ from .terms import ELBO, TURNED, Quantity
 Array = NDArray[Any]
 
 GRID = {1: 240, 2: 56}  # values of z along each axis at which the latent panel draws a density
+DRAWS = 256
 FARTHEST = 12.0  # that the latent panel ever shows
 
 
@@ -123,6 +124,22 @@ class View:
             still = np.full_like(ticks, fixed)
             lines += [np.stack([ticks, still], 1), np.stack([still, ticks], 1)]
         return np.stack([self._mean_of(line) for line in lines])
+
+    @cached_property
+    def draws(self) -> Array:
+        """x drawn from p_θ(x), (256, D): always of the same z and noise, so that what moves is the model."""
+        rng, theta = np.random.default_rng(0), self.evaluation.theta
+        mean = self._mean_of(rng.standard_normal((DRAWS, self.model.latent_dim)))
+        if self.model.likelihood == "bernoulli":
+            return np.asarray(rng.random(mean.shape) < mean, float)
+        return np.asarray(mean + np.exp(self.model.log_noise_std(theta)) * rng.standard_normal(mean.shape))
+
+    @cached_property
+    def decoded_grid(self) -> Array:
+        """The decoder's mean at 7 × 7 places z ∈ R², or 7 places of z ∈ R¹, (7, [7,] D); z₂ upwards."""
+        ticks = np.linspace(-2.25, 2.25, 7)
+        z = np.stack(np.meshgrid(*[ticks] * self.model.latent_dim), axis=-1)
+        return self._mean_of(z.reshape(-1, self.model.latent_dim)).reshape(*z.shape[:-1], -1)
 
     @cached_property
     def reconstruction(self) -> Array:

@@ -455,6 +455,14 @@ def test_a_log_axis_leaves_out_what_it_cannot_show():
     assert y_at(plot, plot.top) >= 90 and 0 < y_at(plot, plot.top + plot.rows - 1) <= 0.02
 
 
+@pytest.mark.parametrize("width", [24, 40, 80])
+def test_the_names_of_both_axes_and_the_colour_key_of_a_map_are_never_dropped(width):
+    heat = Heat(np.eye(5), ORANGE, "#000000", extent=(-1, 1, -1, 1))
+    plot = plane(width, 12, [heat], x_name="theta, a long name", y_name="phi", shades=[("ELBO", ORANGE)])
+    text = lines(plot.strips)
+    assert "phi" in text[0] and "ELBO"[:2] in text[0] and "theta" in text[-1]
+
+
 def test_panels_with_the_same_gutter_align():
     small = line_chart(40, 10, [Series("a", [0, 1], [0, 1])], gutter=8)
     large = line_chart(40, 10, [Series("a", [0, 1], [-4000, 1000])], gutter=8)

@@ -11,7 +11,7 @@ from tinyvae.runs import Config
 from tinyvae.tui.app import TinyVAE
 from tinyvae.tui.session import Session
 from tinyvae.tui.widgets.chase import ChasePlane
-from tinyvae.tui.widgets.spaces import LatentPanel
+from tinyvae.tui.widgets.spaces import DATA_VIEWS, DataPanel, LatentPanel
 
 LINE = Config(dataset="arc", n=40, hidden=(8,), batch_size=16, evaluate_every=0)
 PLANE = Config(dataset="linear", n=12, hidden=(8,), evaluate_every=0)
@@ -79,3 +79,68 @@ async def test_the_chase_shows_both_coordinates_of_a_plane():
         )
         height = (plot.y_axis.high - plot.y_axis.low) / plot.rows
         assert plot.y_axis.high - (row - plot.top + 0.5) * height == pytest.approx(ends[1], abs=1.5 * height)
+
+
+def test_draws_are_those_of_the_model_from_the_same_noise_each_time():
+    session = Session(LINE)
+    view, rng = session.view(), np.random.default_rng(0)
+    z = rng.standard_normal((256, 1))
+    mean, theta = view.model.decode(view.evaluation.theta, z), view.evaluation.theta
+    expected = mean + np.exp(view.model.log_noise_std(theta)) * rng.standard_normal(mean.shape)
+    assert view.draws == pytest.approx(expected) and (session.view().draws == view.draws).all()
+    bits = Session(Config(dataset="bars", n=12, hidden=(8,), evaluate_every=0)).view().draws
+    assert bits.shape == (256, 16) and set(np.unique(bits)) == {0.0, 1.0}
+
+
+async def test_i_goes_through_data_draws_and_the_decoder_by_column_and_looking_changes_no_bit():
+    app = TinyVAE(PLANE, run=False)
+    async with app.run_test(size=(200, 55)) as pilot:
+        panel, legends, theta = app.query_one(DataPanel), [], app.session.trainer.theta.tobytes()
+        for _ in DATA_VIEWS:
+            app.paint(force=True)
+            await pilot.pause(0.05)
+            legends.append(text(panel).splitlines()[0])
+            await pilot.press("i")
+        assert ["data" in one for one in legends] == [True, True, False, False]
+        assert ["draws" in one for one in legends] == [False, True, True, False]
+        assert ["decoder" in one for one in legends] == [True, False, False, False]
+        assert all(name in legends[3] for name in app.session.data.columns)
+        app.session.step_once()
+        other = Session(PLANE)
+        other.step_once()
+        assert theta != app.session.trainer.theta.tobytes() == other.trainer.theta.tobytes()
+
+
+async def test_pictures_are_shown_as_draws_and_as_a_grid_over_z():
+    app = TinyVAE(Config(dataset="bars", n=12, hidden=(8,), evaluate_every=0), run=False)
+    async with app.run_test(size=(160, 48)) as pilot:
+        panel, seen = app.query_one(DataPanel), []
+        for _ in DATA_VIEWS:
+            app.paint(force=True)
+            await pilot.pause(0.05)
+            seen.append(text(panel))
+            await pilot.press("i")
+        assert "◆ x" in seen[0] and "data" in seen[1] and "draws" in seen[1] and "draws" in seen[2]
+        assert all(part in seen[3] for part in ("z₁", "z₂", "probability of a bit"))
+    view = app.session.view()
+    corner = view.model.decode(view.evaluation.theta, np.array([[-2.25, 2.25]]))[0]
+    assert view.decoded_grid[6, 0] == pytest.approx(1 / (1 + np.exp(-corner)))
+
+
+async def test_the_columns_on_the_axes_can_be_chosen_and_are_always_named():
+    app = TinyVAE(PLANE, run=False)
+    async with app.run_test(size=(100, 30)) as pilot:
+        panel, x = app.query_one(DataPanel), app.session.data.x
+        for across, up in ((2, 3), (4, 3)):  # x₁ and x₂, x₃ and x₂; 0 and 1 are the principal axes
+            while panel.axes != [across, up]:
+                await pilot.press(
+                    *["left_square_bracket"] * (panel.axes[0] != across),
+                    *["right_square_bracket"] * (panel.axes[1] != up),
+                )
+            app.paint(force=True)
+            await pilot.pause(0.05)
+            names = [app.session.data.columns[axis - 2] for axis in (across, up)]
+            rows = text(panel).splitlines()
+            assert names[0] in rows[-1] and names[1] in rows[0]
+            for axis, column in ((panel.plot.x_axis, across - 2), (panel.plot.y_axis, up - 2)):
+                assert axis.low <= x[:, column].min() and x[:, column].max() <= axis.high

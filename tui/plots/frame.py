@@ -122,7 +122,8 @@ class Frame:
         """The top line: mark, name and value of each series, and a note (the name of the y axis) on the right."""
         if self.top == 0:
             return
-        width, note = self.canvas.width - self.left, plain(note, self.look.charset)
+        width = self.canvas.width - self.left
+        note = plain(note, self.look.charset)[: max(width // 3, 2)]
         room = width - len(note) - 2 if note else width
         for mark, value, length, gap in _LEGENDS:
             mark = mark or not self.look.colors
@@ -247,12 +248,15 @@ def _draw_x(frame: Frame, name: str, line: bool) -> None:
         gaps.append((free, start))
         free = start + len(label) + 1
     gaps.append((free, canvas.width + 1))
-    # The axis name goes where it disturbs least: the last gap between labels that has room for it.
+    # The axis name goes where it disturbs least: the last gap between labels that has room for it, else the end.
     name = plain(name, canvas.charset)
     roomy = [(a, b) for a, b in gaps if b - a >= len(name) + 3]
     if name and roomy:
         a, b = roomy[-1]
         canvas.text((a + b - len(name)) // 2, row + line, name, style)
+    elif name:
+        name = f" {name[: max(columns - 4, 1)]}"
+        canvas.text(canvas.width - len(name), row + line, name, style)
 
 
 def _equal(

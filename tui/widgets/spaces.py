@@ -161,13 +161,19 @@ def points_by_kind(widget: Panel, session: Session, points: Any, name: str, colo
     return layers
 
 
+DATA_VIEWS = ("data", "data and draws", "draws", "columns")
+OTHER_NAMES = {"data": "", "data and draws": "data and draws from pθ(x)", "draws": "draws from pθ(x)"}
+
+
 class DataPanel(Panel):
-    """The data points, the decoder's mean over z, and the chosen x with its reconstruction."""
+    """The data points, the decoder's mean over z, and the chosen x with its reconstruction; or draws from pθ(x)."""
 
     TITLE = "data and decoder"
     HELP = (
         "Dots are the data, ◆ is the chosen x, + what the decoder makes of q's mean for it. The line is the "
         "decoder's mean as z runs from −2.5 to 2.5: the shape that the model has learned. Click a dot to choose it. "
+        "i shows draws from pθ(x) beside the data, then draws alone, then the decoder's mean of each column over z. "
+        "With more than two columns the axes are those in which the data vary most; [ and ] choose others. "
         "With --color a column of your file colours the dots; it is never trained on. "
         "Bits that make a square are shown as pictures: x, and how probable the decoder finds each bit."
     )
@@ -181,81 +187,144 @@ class DataPanel(Panel):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
+        self.shown = 0  # of DATA_VIEWS
         self.restart()
 
     def restart(self) -> None:
-        self.x_range, self.y_range = Range(), Range()
+        self.x_range, self.y_range, self.curves = Range(), Range(), Range()
+        self.axes = [0, 1]  # of the directions
         self._points = (np.zeros(0), np.zeros(0))
-        self._seen_of: Dataset | None = None
+        self._directions_of: Dataset | None = None
+
+    def turn(self) -> None:
+        """Data, data and draws, draws, the decoder by column."""
+        self.shown = (self.shown + 1) % len(DATA_VIEWS)
+
+    def choose_axis(self, which: int) -> None:
+        """Another direction on the axis across (0) or up (1)."""
+        if self.session is not None:
+            count = len(self._directions(self.session.data)[0])
+            self.axes[which] = (self.axes[which] + 1) % count
+            self.x_range, self.y_range = Range(), Range()
 
     def show(self, view: View, session: Session) -> None:
         """Of a person's own file the border says which columns are seen, and the values of the chosen x by name."""
-        of, row, title = session.data, "", DataPanel.TITLE
+        of, row, title = session.data, OTHER_NAMES.get(DATA_VIEWS[self.shown], ""), DataPanel.TITLE
+        if of.likelihood == "gaussian" and (of.truth is None or of.x.shape[1] > 2):
+            names = self._directions(of)[0]
+            title = escape(f"data: ↑ {names[self.axes[1]]} → {names[self.axes[0]]}")
         if of.truth is None and of.likelihood == "gaussian":
-            names = self._seen(of)[0]
-            title = escape(f"data: ↑ {names[1]} → {names[0]}")
             pairs = of.original(np.stack([view.x, view.reconstruction])).T
-            row = " · ".join(f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(of.columns, pairs))
+            row = "◆ " + " · ".join(
+                f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(of.columns, pairs)
+            )
+        if DATA_VIEWS[self.shown] == "columns":
+            title = "decoder over z"
         if title != self.TITLE:
             number = str(self.border_title).partition(" ")[0]
             self.TITLE, self.border_title = title, f"{number} {title}"
         if row or self.border_subtitle:
-            self.border_subtitle = Text(f"◆ {row}" if row else "")
+            self.border_subtitle = Text(row)
         super().show(view, session)
 
-    def _seen(self, of: Dataset) -> tuple[tuple[str, ...], Any, Any]:
-        """Names of the two axes, and with more than two columns their centre and the two directions (D, 2).
+    def _directions(self, of: Dataset) -> tuple[list[str], Any, Any]:
+        """The axes that can be shown: their names, directions (D, K) and what to take off along each (K,).
 
-        These are the ones in which the data vary most; of a file each has the name of the column with the largest
-        part in it.
+        With more than two columns the first two are those in which the data vary most; of a file each has the name
+        of the column with the largest part in it.
         """
-        if self._seen_of is not of:
-            names, centre, axes = of.columns, None, None
-            if of.x.shape[1] > 2:
+        if self._directions_of is not of:
+            D = of.x.shape[1]
+            names, axes, off = list(of.columns), np.eye(D), np.zeros(D)
+            if D > 2:
                 centre = of.x.mean(axis=0)
-                axes = np.linalg.svd(of.x - centre, full_matrices=False)[2][:2].T
-                names = ("1st principal axis", "2nd")
-                if of.truth is None:
-                    names = tuple(f"mostly {of.columns[i]}" for i in np.abs(axes).argmax(axis=0))
-            self._seen_of, self._axes = of, (names, centre, axes)
-        return self._axes
+                principal = np.linalg.svd(of.x - centre, full_matrices=False)[2][:2].T
+                mostly = [f"mostly {of.columns[i]}" for i in np.abs(principal).argmax(axis=0)]
+                names = (["1st principal axis", "2nd principal axis"] if of.truth else mostly) + names
+                axes, off = np.hstack([principal, axes]), np.concatenate([centre @ principal, off])
+            self._directions_of, self._found = of, (names, axes, off)
+        return self._found
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
-        side = int(np.sqrt(len(view.x)))
+        side, shows = int(np.sqrt(len(view.x))), DATA_VIEWS[self.shown]
+        self._points = (np.zeros(0), np.zeros(0))
         if view.model.likelihood == "bernoulli" and side > 1 and side * side == len(view.x):
-            return self._images(view, size, side)
-        palette, x = colors(self), session.data.x
-        names, centre, axes = self._seen(session.data)
+            return self._images(view, session, size, side)
+        if shows == "columns":
+            return self._by_column(view, session, size)
+        palette = colors(self)
+        names, axes, off = self._directions(session.data)
 
         def project(points: Any) -> Any:
-            return points if axes is None else (points - centre) @ axes
+            return points @ axes[:, self.axes] - off[self.axes]
 
-        data, decoded = project(x), project(view.decoded)
+        data, decoded, draws = project(session.data.x), project(view.decoded), project(view.draws)
         lines = decoded if decoded.ndim == 3 else decoded[None]
         broken = np.concatenate([np.vstack([line, [[np.nan, np.nan]]]) for line in lines])
         candidates = project(view.evaluation.target.x)
         mine, again = candidates[view.selected], project(view.reconstruction[None])[0]
-        self._points = (candidates[:, 0], candidates[:, 1])
+        layers: list[Any] = []
+        if "data" in shows:
+            self._points = (candidates[:, 0], candidates[:, 1])
+            layers += points_by_kind(self, session, data, "data", palette["axis"])
+        if "draws" in shows:
+            layers.append(Points(draws[:, 0], draws[:, 1], palette["log_px"], name="draws", glyph="o"))
+        if shows == "data":
+            layers.append(Curve(broken[:, 0], broken[:, 1], palette["reconstruction"], "decoder"))
+        layers.append(Points([mine[0]], [mine[1]], palette["text"], "◆", "x"))
+        layers.append(Points([again[0]], [again[1]], palette["q"], "+", "from q's mean"))
         low, high = data.min(axis=0), data.max(axis=0)
-        layers: list[Any] = [
-            *points_by_kind(self, session, data, "data", palette["axis"]),
-            Curve(broken[:, 0], broken[:, 1], palette["reconstruction"], "decoder"),
-            Points([mine[0]], [mine[1]], palette["text"], "◆", "x"),
-            Points([again[0]], [again[1]], palette["q"], "+", "from q's mean"),
-        ]
         x_range, y_range = self.x_range.fit(low[0], high[0]), self.y_range.fit(low[1], high[1])
+        x_name, y_name = (names[axis] for axis in self.axes)
+        same = session.data.truth is not None or self.axes == [
+            0,
+            1,
+        ]  # columns of different units have no aspect
         return plane(
-            size.width, size.height, layers, look=look(self), x_range=x_range, y_range=y_range, equal=True,
-            x_name=names[0], y_name=names[1],
+            size.width, size.height, layers, look=look(self), x_range=x_range, y_range=y_range, equal=same,
+            x_name=x_name, y_name=y_name,
         )  # fmt: skip
 
-    def _images(self, view: View, size: Size, side: int) -> Plot:
-        """The chosen x and, beside it, the decoder's probabilities at q's mean, as images."""
-        palette, ground = colors(self), background(self)
-        self._points = (np.zeros(0), np.zeros(0))
-        x = Picture(view.x.reshape(side, side), palette["text"], ground, "◆ x")
-        again = Picture(view.reconstruction.reshape(side, side), palette["q"], ground, "+ from q's mean")
-        return pictures(size.width, size.height, [x, again], look=look(self))
+    def _by_column(self, view: View, session: Session, size: Size) -> Plot:
+        """The decoder's mean of each column as z (of a plane z₁, at z₂ = 0) runs from −2.5 to 2.5."""
+        line = view.decoded if view.decoded.ndim == 2 else view.decoded[8]
+        ticks, of = np.linspace(-2.5, 2.5, len(line)), zip(session.data.columns, line.T, kinds(self))
+        series = [Series(name, ticks, values, color, value="") for name, values, (color, _) in of]
+        z = "z" if view.model.latent_dim == 1 else "z₁ at z₂ = 0"
+        return line_chart(
+            size.width,
+            size.height,
+            series,
+            look=look(self),
+            y=self.curves,
+            window=(-2.5, 2.5),
+            x_name=z,
+            gutter=5,
+        )
+
+    def _images(self, view: View, session: Session, size: Size, side: int) -> Plot:
+        """The chosen x and the decoder's probabilities at q's mean; data and draws; or what is decoded over z."""
+        palette, ground, shows = colors(self), background(self), DATA_VIEWS[self.shown]
+        if shows == "columns" and view.model.latent_dim == 2:
+            grid = np.pad(
+                view.decoded_grid.reshape(7, 7, side, side)[:, :, ::-1], [(0, 0), (0, 0), (1, 0), (0, 1)]
+            )
+            field = np.kron(grid.transpose(0, 2, 1, 3).reshape(7 * (side + 1), -1), np.ones((4, 4)))
+            heat, reach = Heat(field, palette["q"], ground, 0.0, 1.0), (-2.625, 2.625)
+            return plane(
+                size.width, size.height, [heat], look=look(self), x_range=reach, y_range=reach, x_name="z₁",
+                y_name="z₂", shades=[("probability of a bit, at z", palette["q"])],
+            )  # fmt: skip
+        if shows == "columns":
+            images = [Picture(one.reshape(side, side), palette["q"], ground) for one in view.decoded_grid]
+            return pictures(size.width, size.height, images, look=look(self))
+        data = (_mosaic(session.data.x, side), palette["text"], "data")
+        draws = (_mosaic(view.draws, side), palette["log_px"], "draws")
+        chosen = (view.x.reshape(side, side), palette["text"], "◆ x")
+        again = (view.reconstruction.reshape(side, side), palette["q"], "+ from q's mean")
+        of = {"data": [chosen, again], "data and draws": [data, draws], "draws": [draws]}[shows]
+        images = [Picture(pixels, color, ground, caption) for pixels, color, caption in of]
+        return pictures(size.width, size.height, images, look=look(self))
 
     def on_click(self, event: events.Click) -> None:
         at = event.get_content_offset(self)
@@ -263,3 +332,9 @@ class DataPanel(Panel):
             point = self.plot.nearest(*self._points, at.x, at.y)
             if point is not None:
                 self.post_message(self.Selected(point))
+
+
+def _mosaic(images: Any, side: int) -> Any:
+    """Three rows of three pictures as one, with a dark line between them."""
+    padded = np.pad(np.asarray(images[:9]).reshape(-1, side, side), [(0, 0), (0, 1), (0, 1)])
+    return padded.reshape(3, 3, side + 1, side + 1).transpose(0, 2, 1, 3).reshape(3 * (side + 1), -1)[:-1, :-1]
