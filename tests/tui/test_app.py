@@ -439,6 +439,25 @@ async def test_a_click_beside_the_data_chooses_nothing():
         assert app.session.selected == 2
 
 
+async def test_the_first_click_on_a_panel_acts_though_the_focus_has_it_drawn_anew():
+    async with opened() as (app, pilot):
+        await press(pilot, "S", "2")  # the focus is elsewhere
+        chart = app.query_one(BoundChart)
+        column = next(c for c in range(chart.size.width) if round(chart.plot.x_at(c) or 0) == 4)
+        await pilot.mouse_down(chart, offset=(column + 1, 5))
+        chart.plot = None  # what the colour of the border of the focus does
+        await pilot.mouse_up(chart, offset=(column + 1, 5))
+        await press(pilot)
+        assert app.session.viewed == 4
+
+
+async def test_z_shows_no_steps_that_are_not_there():
+    async with opened() as (app, pilot):
+        await press(pilot, "S", "S", "z")
+        assert subtitle(app) == "last 2000 steps"
+        assert app.query_one(BoundChart).plot.x_axis.high <= 25
+
+
 async def test_a_click_in_the_footer_is_the_key():
     async with opened() as (app, pilot):
         await pilot.click(Footer, offset=(2, 0))

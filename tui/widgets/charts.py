@@ -110,17 +110,17 @@ class StepChart(Panel):
         self.changed()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if self._grabbed is None or self.plot is None:
+        if self._grabbed is None or self.drawn is None:
             self.post_message(self.Pointed(self._step_at(event)))
         elif event.x != self._grabbed:
-            self.post_message(self.Dragged((self._grabbed - event.x) / max(self.plot.columns, 1)))
+            self.post_message(self.Dragged((self._grabbed - event.x) / max(self.drawn.columns, 1)))
             self._grabbed, self._dragged = event.x, True
 
     def on_leave(self) -> None:
         self.post_message(self.Pointed(None))
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        if event.button == 1 and self.plot is not None:
+        if event.button == 1 and self.drawn is not None:
             self.capture_mouse()
             self._grabbed, self._dragged = event.x, False
 
@@ -144,7 +144,7 @@ class StepChart(Panel):
 
     def _step_at(self, event: events.MouseEvent) -> int | None:
         at = event.get_content_offset(self)
-        x = self.plot.x_at(at.x) if self.plot is not None and at is not None else None
+        x = self.drawn.x_at(at.x) if self.drawn is not None and at is not None else None
         return None if x is None or self.session is None else min(max(round(x), 0), self.session.step)
 
     def change_scale(self) -> None:

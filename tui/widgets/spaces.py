@@ -328,8 +328,8 @@ class DataPanel(Panel):
 
     def on_click(self, event: events.Click) -> None:
         at = event.get_content_offset(self)
-        if self.plot is not None and at is not None:
-            point = self.plot.nearest(*self._points, at.x, at.y)
+        if self.drawn is not None and at is not None:
+            point = self.drawn.nearest(*self._points, at.x, at.y)
             if point is not None:
                 self.post_message(self.Selected(point))
 
