@@ -102,7 +102,7 @@ def test_a_running_mean_is_the_mean_of_what_is_known_around_a_step_and_never_loo
     rng = np.random.default_rng(0)
     values = rng.normal(size=90)
     values[rng.random(90) < 0.2] = np.nan
-    found = running_mean(values, [40], 25)
+    found = running_mean(values, [40])
     sides = (values[:41], values[41:])
     half = [min(12, k // 5) for k in range(90)]  # few at first, where a mean would hide what happens
     expected = []

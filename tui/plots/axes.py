@@ -161,16 +161,21 @@ class Axis:
     @np.errstate(all="ignore")
     def at(self, values: ArrayLike) -> Array:
         """Dot coordinates of the values (not clipped to the plot)."""
-        start, stop = self.scale.forward([self.low, self.high])
-        part = (self.scale.forward(values) - start) / (stop - start)
+        if self.scale.kind == "linear":  # as below, in a third of the time
+            part = (np.asarray(values, float) - self.low) / (self.high - self.low)
+        else:
+            start, stop = self.scale.forward([self.low, self.high])
+            part = (self.scale.forward(values) - start) / (stop - start)
         part = 1 - part if self.flip else part
         return np.asarray(part * (self.dots - 1) + 0.5)
 
     def value(self, dot: float) -> float:
         """The value at a dot coordinate."""
         part = (dot - 0.5) / max(self.dots - 1, 1)
-        start, stop = self.scale.forward([self.low, self.high])
         part = 1 - part if self.flip else part
+        if self.scale.kind == "linear":
+            return self.low * (1 - part) + self.high * part
+        start, stop = self.scale.forward([self.low, self.high])
         return float(self.scale.inverse(start * (1 - part) + stop * part))
 
 

@@ -6,6 +6,7 @@ whose `area` is a canvas clipped to the plot area; `Frame.finish` returns the `P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -194,7 +195,7 @@ def open_frame(
 
 def proper_range(ends: tuple[float, float]) -> tuple[float, float]:
     """The range itself, or one an axis can be drawn for: finite, and wider than a rounding error."""
-    low, high = (float(np.clip(np.nan_to_num(end), -1e300, 1e300)) for end in ends)
+    low, high = (0.0 if math.isnan(end) else float(min(max(end, -1e300), 1e300)) for end in ends)
     low, high = min(low, high), max(low, high)
     if high - low > 1e-13 * max(abs(low), abs(high)):
         return low, high

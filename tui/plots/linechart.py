@@ -31,7 +31,7 @@ class Series:
     """A curve (xs, ys); a NaN in ys breaks it, unless `connect`: then the curve goes on to the next value.
 
     `fill` shades the area between the curve and zero in that (background) colour. The legend shows `value`, or
-    by default the latest y. With a `trend` that is the line, and the curve a scribble in `faint` behind it.
+    by default the latest y. With a `trend` (xs, ys) that is the line, and the curve a scribble in `faint` behind it.
     `right`: its y axis is the one on the right.
     """
 
@@ -42,7 +42,7 @@ class Series:
     fill: str = ""
     value: str | None = None
     connect: bool = False
-    trend: ArrayLike | None = None
+    trend: tuple[ArrayLike, ArrayLike] | None = None
     faint: str = ""
     right: bool = False
     short: str = ""  # its name where there is no room for it
@@ -100,9 +100,10 @@ def line_chart(
     in place of the latest. A y axis has room for the lines at x >= `settled`; what was before, and what is faint,
     may leave the plot.
     """
-    curves = [_ordered(one, one.ys) for one in series]
+    curves = [_ordered(one.xs, one.ys, one.connect) for one in series]
     trends = [
-        c if one.trend is None else _ordered(one, one.trend) for one, c in zip(series, curves, strict=True)
+        curve if one.trend is None else _ordered(*one.trend, True)
+        for one, curve in zip(series, curves, strict=True)
     ]
     y, right = y or Range(), right or Range()
     x_ends = _x_range(curves, x, window)
@@ -209,12 +210,12 @@ def decimate(xs: ArrayLike, ys: ArrayLike, edges: ArrayLike) -> tuple[Array, Arr
     return np.concatenate([x[before], dx, x[after]]), np.concatenate([y[before], dy, y[after]])
 
 
-def _ordered(series: Series, values: ArrayLike) -> tuple[Array, Array]:
-    """The points of a series by ascending x, without those that have no x (or, if connected, no y)."""
-    x, y = np.asarray(series.xs, float).ravel(), np.asarray(values, float).ravel()
+def _ordered(xs: ArrayLike, ys: ArrayLike, connect: bool) -> tuple[Array, Array]:
+    """The points of a curve by ascending x, without those that have no x (or, if connected, no y)."""
+    x, y = np.asarray(xs, float).ravel(), np.asarray(ys, float).ravel()
     length = min(x.size, y.size)
     x, y = x[:length], y[:length]
-    keep = np.isfinite(x) & np.isfinite(y) if series.connect else np.isfinite(x)
+    keep = np.isfinite(x) & np.isfinite(y) if connect else np.isfinite(x)
     if not keep.all():
         x, y = x[keep], y[keep]
     if (x[1:] < x[:-1]).any():

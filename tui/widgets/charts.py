@@ -1,7 +1,6 @@
 """Everything that is drawn over the steps of training."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,26 +32,25 @@ SETTLED, SETTLED_FROM = 0.05, 40
 PAN = 0.1  # of the width, with each turn sideways
 GUTTER = 7
 SMOOTH = 25  # steps
+FINE = 1000  # the most points of a smooth line: more could not be told apart
 
 
-def running_mean(values: Any, cuts: Sequence[int] = (), steps: int = SMOOTH) -> Any:
+def running_mean(values: Any, cuts: Sequence[int] = (), at: Any = None, steps: int = SMOOTH) -> Any:
     """The mean of the known values among the `steps` around each step, on its own side of each step in `cuts`.
 
-    A matter of steps, so that zooming never changes it; and what a switch has stopped stands still at once.
+    A matter of steps, so that zooming never changes it; and what a switch has stopped stands still at once. `at`
+    are the steps to compute it for, all by default.
     """
     size, known = len(values), np.isfinite(values)
-    total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
-    count = np.concatenate([[0], np.cumsum(known)])
-    half = np.minimum(
-        steps // 2, np.arange(size) // 5
-    )  # the first steps change by nats: a mean would hide them
-    start, stop = np.arange(size) - half, np.arange(size) + half + 1
-    ends = [0, *sorted({cut + 1 for cut in cuts if 0 <= cut < size - 1}), size]
-    for low, high in pairwise(ends):
-        np.clip(start[low:high], low, high, out=start[low:high])
-        np.clip(stop[low:high], low, high, out=stop[low:high])
+    at = np.arange(size) if at is None else at
+    total = np.concatenate([[0.0], np.cumsum(values if known.all() else np.where(known, values, 0.0))])
+    count = np.arange(size + 1) if known.all() else np.concatenate([[0], np.cumsum(known)])
+    half = np.minimum(steps // 2, at // 5)  # the first steps change by nats: a mean would hide them
+    ends = np.array([0, *sorted({cut + 1 for cut in cuts if 0 <= cut < size - 1}), size])
+    side = np.searchsorted(ends, at, "right")
+    start, stop = np.maximum(at - half, ends[side - 1]), np.minimum(at + half + 1, ends[side])
     found = count[stop] - count[start]
-    return np.divide(total[stop] - total[start], found, out=np.full(size, np.nan), where=found > 0)
+    return np.divide(total[stop] - total[start], found, out=np.full(len(at), np.nan), where=found > 0)
 
 
 class StepChart(Panel):
@@ -76,6 +74,7 @@ class StepChart(Panel):
     def restart(self) -> None:
         scale = self.SCALES[self.scale]
         self.x, self.y, self.right = Range(), *(Range(scale, zero=self.FROM_ZERO) for _ in range(2))
+        self._seen: tuple[float, float] | None = None  # the steps in sight; None is all
         self._since: int | None = None  # the switch whose effect the y axes are for
 
     class Pointed(Message):
@@ -174,6 +173,8 @@ class StepChart(Panel):
 
     def draw(self, view: View, session: Session, size: Size) -> Plot:
         palette, ground = colors(self), background(self)
+        last, now = self.until - 1.0, float(view.step)
+        self._seen = ends = self.window.ends(last, now)
         series = []
         if session.other is not None:  # the run before the branch, dimmed
             for one in self.COLUMNS:
@@ -184,8 +185,6 @@ class StepChart(Panel):
             series.append(self._series(session.history, one, session, palette[one.key], one.name))
         looked_at = None if session.viewed is None else view.step
         crosshair = looked_at if self.pointed is None else self.pointed
-        last, now = self.until - 1.0, float(view.step)
-        ends = self.window.ends(last, now)
         first, end = ends or (0.0, last)
         settled = SETTLED * end if first == 0 and end >= SETTLED_FROM else 0.0
         since = self._last_switch(session)
@@ -212,7 +211,10 @@ class StepChart(Panel):
         """The column as it is, or the mean of 25 steps with what each step gave in faint behind it."""
         values, trend, units = self.values(history, what, session), None, session.units
         if self.smoothed:
-            trend = running_mean(values, [event.step for event in history.events])
+            low, high = self._seen or (0.0, len(values) - 1.0)
+            stride = max(1, int(high - low) // FINE)
+            at = np.arange(max(int(low) - stride, 0), min(int(high) + 2, len(values)), stride)
+            trend = (at, running_mean(values, [event.step for event in history.events], at))
         faint, short = mix(background(self), color, 0.35), units.name_of(what, what.short)
         return Series(
             units.name_of(what, name) if name else "", history.column("step")[: len(values)], values, color,

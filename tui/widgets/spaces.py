@@ -258,7 +258,7 @@ class DataPanel(Panel):
         def project(points: Any) -> Any:
             return points @ axes[:, self.axes] - off[self.axes]
 
-        data, decoded, draws = project(session.data.x), project(view.decoded), project(view.draws)
+        data, decoded = project(session.data.x), project(view.decoded)
         lines = decoded if decoded.ndim == 3 else decoded[None]
         broken = np.concatenate([np.vstack([line, [[np.nan, np.nan]]]) for line in lines])
         candidates = project(view.evaluation.target.x)
@@ -268,6 +268,7 @@ class DataPanel(Panel):
             self._points = (candidates[:, 0], candidates[:, 1])
             layers += points_by_kind(self, session, data, "data", palette["axis"])
         if "draws" in shows:
+            draws = project(view.draws)
             layers.append(Points(draws[:, 0], draws[:, 1], palette["log_px"], name="draws", glyph="o"))
         if shows == "data":
             layers.append(Curve(broken[:, 0], broken[:, 1], palette["reconstruction"], "decoder"))
