@@ -10,7 +10,7 @@ import difflib
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,18 +52,20 @@ class Choice:
         if self.columns is not None and self.skip_columns is not None:
             raise wrong("columns", "columns or skip_columns", "both")
 
+        found: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            for said in (name,) if named else (name, f"x{i + 1}", f"{i + 1}"):
+                found.setdefault(said, []).append(i)
+
         def place(option: str, name: str) -> int:
-            found = [i for i, known in enumerate(names) if known == name]
-            if not found and not named and name.lstrip("x").isdigit() and int(name.lstrip("x")) <= len(names):
-                found = [int(name.lstrip("x")) - 1] if int(name.lstrip("x")) else []  # x2 or 2 for x₂
-            if len(found) == 1:
-                return found[0]
-            if found:
-                numbers = " and ".join(str(i + 1) for i in found)
+            if name not in found:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                raise wrong(option, f"names out of {listed(names)}", f"{shown(name)}{hint}")
+            if len(found[name]) > 1:
+                numbers = " and ".join(str(i + 1) for i in found[name])
                 raise wrong(source, f"one column {name!r} ({option})", f"columns {numbers} of that name")
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise wrong(option, f"names out of {listed(names)}", f"{shown(name)}{hint}")
+            return found[name][0]
 
         color = None if self.color is None else place("color", self.color)
         if self.columns is not None:
@@ -180,19 +182,24 @@ def _first(values: Array, where: Bools, place: Callable[[int, int], str] | None)
 
 def check_file(path: Path) -> None:
     """Raises DataError unless this is a file, or a link to one: a pipe would wait, /dev/zero never ends."""
-    kind = stat.S_IFMT(os.stat(path).st_mode)
-    names = {
-        stat.S_IFIFO: "a pipe",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-        stat.S_IFSOCK: "a socket",
-    }
-    if kind != stat.S_IFREG:
-        raise wrong(path, "a file", names.get(kind, "something else"))
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+        raise wrong(
+            path, "a file", "a pipe" if stat.S_ISFIFO(mode) else "a device" if device else "something else"
+        )
 
 
 def too_large(source: str | Path, got: str) -> DataError:
     return wrong(source, f"at most {LARGEST:,} numbers (take part of the rows or columns)", got)
+
+
+def expect_few(kinds: Collection[str], source: Path, column: str) -> None:
+    """Raises DataError where the column that colours the points holds too many kinds of cells."""
+    if len(kinds) > KINDS:
+        raise wrong(
+            "color", f"a column with at most {KINDS} different values", f"more in {shown(column)} of {source}"
+        )
 
 
 def read_numpy(path: Path, choice: Choice) -> Table:
@@ -202,38 +209,17 @@ def read_numpy(path: Path, choice: Choice) -> Table:
         raise too_large(path, f"{array.size:,}")
     if choice.header is not None:
         raise wrong("header", "nothing for a NumPy file, which has none", "yes" if choice.header else "no")
-    names = nameless(array.shape[1] if array.ndim == 2 else 0)
     if array.ndim != 2:  # check_data says what is wrong
         return Table(path, array, (), (), False)
+    names, labels = nameless(array.shape[1]), None
     kept, color = choice.pick(path, names, named=False)
-    said = tuple(names[i] + (" (colour)" if i == color else "") for i in range(len(names)) if i not in kept)
-    labels = None
     if color is not None:
-        labels = Labels(path, names[color])
-        for value in array[:, color].tolist():
-            labels.add(f"{value:g}" if isinstance(value, float) else str(value))
-    values = array if kept == list(range(len(names))) else array[:, kept]
+        values = array[:, color].tolist()
+        labels = tuple(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        expect_few(set(labels), path, names[color])
+    left_out = tuple(names[i] + " (colour)" * (i == color) for i in range(len(names)) if i not in kept)
     columns, numbers = tuple(names[i] for i in kept), tuple(i + 1 for i in kept)
-    return Table(path, values, columns, numbers, False, said, None if labels is None else labels.all)
-
-
-class Labels:
-    """The cells of the column that colours the points. Raises DataError where there are too many kinds."""
-
-    def __init__(self, path: Path, name: str):
-        self.path, self.name = path, name
-        self._kinds: dict[str, str] = {}
-        self._cells: list[str] = []
-
-    def add(self, cell: str) -> None:
-        self._cells.append(self._kinds.setdefault(cell, cell))
-        if len(self._kinds) > KINDS:
-            expected = f"a column with at most {KINDS} different values"
-            raise wrong("color", expected, f"more in {shown(self.name)} of {self.path}")
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        return tuple(self._cells)
+    return Table(path, array[:, kept], columns, numbers, False, left_out, labels)
 
 
 def _array(path: Path) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .checks import Array
+from .checks import Array, Bools
 from .datafiles import Table, shown, wrong
 
 SCALES_APART = 10.0  # standard deviations of two columns: beyond, one noise scale does not suit both
@@ -48,11 +48,11 @@ class Standardization:
 
 def standardization(x: Array, table: Table) -> Standardization:
     """Of the data points x (N, D), the columns of `table`. Raises DataError for a constant column."""
-    mean, scale = _moments(x)
-    for column in map(int, np.flatnonzero(_constant(x))):
+    mean, scale, constant = _moments(x)
+    bad = ~(np.isfinite(mean) & np.isfinite(scale) & (scale > np.finfo(float).tiny))
+    for column in map(int, np.flatnonzero(constant)):
         place = f"{table.source}, {table.column(column)}"
         raise wrong(place, "values that differ, to standardize them", f"{x[0, column]:g} everywhere")
-    bad = ~(np.isfinite(mean) & np.isfinite(scale) & (scale > np.finfo(float).tiny))
     for column in map(int, np.flatnonzero(bad)):
         place = f"{table.source}, {table.column(column)}"
         raise wrong(place, "values whose spread can be computed", f"a spread of {scale[column]:g}")
@@ -60,74 +60,60 @@ def standardization(x: Array, table: Table) -> Standardization:
 
 
 def expect_no_lost_point(x: Array, table: Table) -> None:
-    """Raises DataError for values that are far apart from all others of their column, and above them.
+    """Raises DataError for a few values that are far above all others of their column.
 
     That is what is left of 9.96666667 where a point was taken for one that parts thousands.
     """
     rows = len(x)
-    if rows < 4:
-        return
-    for column, values in enumerate(np.abs(x).T):
-        order = np.argsort(values, kind="stable")
-        top = values[
-            order[rows - 1 - max(1, int(FEW * rows)) :]
-        ]  # the few largest, and one that is not of them
+    few = max(1, int(FEW * rows))
+    for column, size in enumerate(np.abs(x).T if rows >= 4 else ()):
+        order = np.argsort(size, kind="stable")[-few - 1 :]  # of the few largest, and one that is not of them
+        top = size[order]
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             apart = np.flatnonzero((top[:-1] > 0) & (top[1:] / top[:-1] > LOST_POINT))
         if apart.size:
-            largest, row = top[apart[-1]], int(order[rows - len(top) + apart[-1] + 1])
-            expected = f"a number of the size of the others in the column (at most {largest:g})"
+            row = int(order[apart[-1] + 1])
+            expected = f"a number of the size of the others in the column (at most {top[apart[-1]]:g})"
             got = f"{x[row, column]:g} (a lost decimal point?)"
             raise wrong(f"{table.source}, {table.place(row, column)}", expected, got)
 
 
 def notes_on(x: Array, columns: Sequence[str]) -> tuple[str, ...]:
     """What to say about continuous data x (N, D) before a run: a line each on constants, row numbers and scale."""
-    mean, scale = _moments(x)
-    constant, notes = _constant(x), []
+    names, (mean, scale, constant) = [shown(name) for name in columns], _moments(x)
+    notes, far_apart = [], []
     if constant.any():
         column = int(constant.argmax())
-        notes.append(
-            f"column {shown(columns[column])} is {x[0, column]:g} everywhere: --skip-columns leaves it out"
-        )
-    counting = np.arange(len(x))[:, None]
-    if len(x) > 2 and (counts := (x - x[0] == counting).all(axis=0) & np.isin(x[0], (0, 1))).any():
-        name = shown(columns[int(counts.argmax())])
+        notes.append(f"column {names[column]} is {x[0, column]:g} everywhere: --skip-columns leaves it out")
+    counts = (x - x[0] == np.arange(len(x))[:, None]).all(axis=0) & np.isin(x[0], (0, 1))
+    if len(x) > 2 and counts.any():
+        name = names[int(counts.argmax())]
         notes.append(f"column {name} counts the rows: if it is a row number, --skip-columns leaves it out")
-    varying = np.flatnonzero(~constant)
-    if not varying.size:
+    scale = np.where(constant, np.nan, scale)
+    if constant.all():
         return tuple(notes)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        distance = np.abs(mean[varying]) / scale[varying]
-        ratio = scale[varying].max() / scale[varying].min()
-    said = []
+        wide, narrow, distance = np.nanargmax(scale), np.nanargmin(scale), np.abs(mean) / scale
+        ratio, far = scale[wide] / scale[narrow], np.nanargmax(distance)
     if ratio > SCALES_APART:
-        wide, narrow = varying[scale[varying].argmax()], varying[scale[varying].argmin()]
-        spread = f"column {shown(columns[wide])} (std {scale[wide]:.3g})"
-        said.append(f"{spread} is {ratio:.3g} times as wide as {shown(columns[narrow])}")
-    if distance.max() > FAR:
-        far = varying[distance.argmax()]
+        spread = f"column {names[wide]} (std {scale[wide]:.3g})"
+        far_apart.append(f"{spread} is {ratio:.3g} times as wide as {names[narrow]}")
+    if distance[far] > FAR:
         where = f"mean {mean[far]:.6g}, std {scale[far]:.3g}"
-        said.append(f"column {shown(columns[far])} lies far from 0 ({where})")
-    if said:
-        notes.append(" and ".join(said) + "; --standardize gives every column mean 0 and standard deviation 1")
+        far_apart.append(f"column {names[far]} lies far from 0 ({where})")
+    if far_apart:
+        said = " and ".join(far_apart)
+        notes.append(f"{said}; --standardize gives every column mean 0 and standard deviation 1")
     return tuple(notes)
 
 
-def _moments(x: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation (by 1/N) of the columns of x (N, D), in units in which no square overflows."""
-    unit = np.abs(x).max(axis=0)
-    unit[unit == 0] = 1.0
+def _moments(x: Array) -> tuple[Array, Array, Bools]:
+    """Of the columns of x (N, D): mean, standard deviation (by 1/N), and whether they are constant up to rounding."""
+    low, high, unit = x.min(axis=0), x.max(axis=0), np.abs(x).max(axis=0)
+    divisor = np.where(unit == 0, 1.0, unit)  # in these units no square overflows
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        scaled = x / unit
+        scaled = x / divisor
         middle = scaled.mean(axis=0)
         scaled -= middle
-        return middle * unit, np.sqrt(np.square(scaled).mean(axis=0)) * unit
-
-
-def _constant(x: Array) -> np.ndarray:
-    """Which columns hold one value, up to rounding: (D,) of bool."""
-    low, high = x.min(axis=0), x.max(axis=0)
-    with np.errstate(over="ignore"):
-        same: np.ndarray = high - low <= 4 * np.finfo(float).eps * np.maximum(np.abs(low), np.abs(high))
-    return same
+        scale = np.sqrt(np.square(scaled).mean(axis=0)) * divisor
+        return middle * divisor, scale, high - low <= 4 * np.finfo(float).eps * unit

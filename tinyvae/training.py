@@ -257,7 +257,7 @@ class Trainer:
 
     def steps(self, n: int) -> Iterator[StepRecord]:
         """The records of the next n steps, one after the other."""
-        for _ in range(n):
+        for _ in range(whole("n", n, 0)):
             yield self.step()
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")

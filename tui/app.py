@@ -58,16 +58,17 @@ class TinyVAE(Live):
         for _ in range(count):
             async with self._busy:
                 if self._step_seconds > SLOW_STEP:
-                    await asyncio.to_thread(self.session.step_once)
+                    await asyncio.to_thread(self.session.step_once, self._publish)
                 else:
                     self.session.step_once()
         self._tell_if_diverged()
         self.paint()
 
-    def action_values(self) -> None:
+    async def action_values(self) -> None:
         from .screens.values import Values
 
-        self.push_screen(Values(self.session), self._look_at)
+        view = await self.between_steps(self.session.view)
+        self.push_screen(Values(self.session, view), self._look_at)
 
     async def _look_at(self, step: int | None) -> None:
         if step is not None:

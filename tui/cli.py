@@ -294,8 +294,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    top = parser()
+    for word in sys.argv[1:] if argv is None else argv:
+        if word.startswith("--") and word.partition("=")[2] == "--":  # argparse would make an empty list of it
+            top.error(f"argument {word}: expected another value than --")
     try:
-        args = parser().parse_args(argv)
+        args = top.parse_args(argv)
     except SystemExit:  # after --help
         sys.stdout.flush()
         raise

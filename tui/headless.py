@@ -65,6 +65,9 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
                 tally.add(record)
                 last = record if record.terms else last
                 live.show(record)
+            if last.step < done:  # the terms of the end, whatever was looked at on the way
+                last = trainer.record()
+                tally.add(last)
     except KeyboardInterrupt as stop:
         code, problem = exit_code(stop), f"{SAYS[exit_code(stop)]} after step {done}"
     except Diverged as diverged:
@@ -122,7 +125,7 @@ def _summary(console: Console, run: Run, first: StepRecord, last: StepRecord, ta
         start, end = getattr(first.terms, term), getattr(last.terms, term)
         table.add_row(term, f"{start:.4f}", f"{end:.4f}", f"{end - start:+.4f}")
     table.add_section()
-    fresh = trainer.held_out_log_px()
+    fresh = trainer.held_out_log_px() if last.step == trainer.step_count else None
     if first.held_out_log_px is not None and fresh is not None:
         start, kind = first.held_out_log_px, "held-out rows" if run.data.truth is None else "fresh points"
         table.add_row(f"log_px of {kind}", f"{start:.4f}", f"{fresh:.4f}", f"{fresh - start:+.4f}")

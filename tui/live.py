@@ -15,10 +15,12 @@ from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
 from textual.color import Color
+from textual.css.query import NoMatches
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from tinyvae import StepRecord
 from tinyvae.runs import Config, Schedule
 
 from . import signals
@@ -121,6 +123,11 @@ class Live(App[None]):
                     f"the same run again: tinyvae --share {self.session.share_string}\r\n".encode(),
                 )
 
+    def _handle_exception(self, error: Exception) -> None:
+        """What a half-made screen misses while all screens are taken apart is no failure."""
+        if not (self._exit and isinstance(error, NoMatches)):
+            super()._handle_exception(error)
+
     def on_mount(self) -> None:
         self._loop_of_keys = asyncio.get_running_loop()
         if self._ended is not None:
@@ -150,7 +157,9 @@ class Live(App[None]):
             began = perf_counter()
             async with self._busy:
                 if self._step_seconds > SLOW_STEP:
-                    taken = await asyncio.to_thread(session.advance, 0.0)
+                    taken = await asyncio.to_thread(session.advance, 0.0, self._publish)
+                    if taken and session.gap_is_due:
+                        await asyncio.to_thread(session.split_gap)
                 else:
                     taken = session.advance(SLICE)
             if taken:
@@ -165,6 +174,11 @@ class Live(App[None]):
                 await asyncio.sleep(0.001)
             while perf_counter() < self._answering:  # a key was pressed: first show what it did
                 await asyncio.sleep(0.001)
+
+    def _publish(self, record: StepRecord) -> None:
+        """From a thread: what the screen draws grows between two of its turns, not within one."""
+        assert self._loop_of_keys is not None
+        self._loop_of_keys.call_soon_threadsafe(self.session.take, record)
 
     def tell_what_was_taken(self) -> None:
         """Of a person's own file: rows, columns, header, what was left out, and what to know about it."""

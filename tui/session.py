@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyvae import Diverged, Target
+from tinyvae import Diverged, StepRecord, Target
 from tinyvae.evaluation import Evaluation
 from tinyvae.exact.gap import GapSplit, split_gap
 from tinyvae.records import FORMATS, RecordWriter
@@ -126,8 +126,11 @@ class Session:
         """The last step of the run (not the one that is viewed)."""
         return len(self.history) - 1
 
-    def step_once(self) -> bool:
-        """One step; False if the run has diverged (then `stopped` says why)."""
+    def step_once(self, publish: Callable[[StepRecord], Any] | None = None) -> bool:
+        """One step; False if the run has diverged (then `stopped` says why).
+
+        In a thread: `publish` has `take` called where the screen is drawn, which reads several columns one by one.
+        """
         if self.stopped:
             return False
         if self.until is not None and self.step >= self.until:
@@ -140,22 +143,31 @@ class Session:
         except Diverged as problem:
             self.stopped, self.running = str(problem), False
             return False
+        (publish or self.take)(record)
+        return True
+
+    def take(self, record: StepRecord) -> None:
+        """The record of the step that the trainer has made goes into the history."""
         self.history.append(record)
         if self.history.wants_snapshot(record.step):
             self.history.keep(self.trainer.snapshot())
-        return True
 
-    def advance(self, seconds: float) -> int:
-        """Train for about so long, at no more than `speed`; returns the number of steps taken."""
+    def advance(self, seconds: float, publish: Callable[[StepRecord], Any] | None = None) -> int:
+        """Train for about so long, at no more than `speed`; returns the number of steps taken.
+
+        With `publish`, as in `step_once`, it is one step at most, and the gap is not split.
+        """
         start, taken = self.clock(), 0
         # An absence (a long frame, a closed lid) earns no more than a quarter of a second's worth of steps.
         if start > self._last:
             owed = self._steps_owed + (start - self._last) * self.speed
             self._steps_owed = min(owed, max(1.0, self.speed / 4))
         self._last = start
-        while self.running and self._steps_owed >= 1 and self.step_once():
+        while self.running and self._steps_owed >= 1 and self.step_once(publish):
             taken += 1
             self._steps_owed -= 1
+            if publish is not None:
+                break
             if self.gap_is_due:
                 self.split_gap()
             if self.clock() - start >= seconds:
@@ -276,7 +288,7 @@ class Session:
         """kl_posterior of each data point = what the best q of the family misses + what this q misses of that."""
         view = self.view()
         split = split_gap(view.evaluation.target, view.evaluation.q)
-        self.gaps[view.step] = split.mean()
+        self.gaps = self.gaps | {view.step: split.mean()}  # another one: the screen may be reading the old one
         return split
 
     @property

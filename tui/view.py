@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyvae import Target
+from tinyvae.datasets import Dataset
 from tinyvae.evaluation import Evaluation
 from tinyvae.model import VAE
 
@@ -72,6 +73,11 @@ class View:
     def x(self) -> Array:
         """The selected data point, (D,)."""
         return np.asarray(self.evaluation.target.x[self.selected])
+
+    def named(self, data: Dataset) -> str:
+        """The selected x and its reconstruction, each column by its name and in the units of the file."""
+        pairs = data.original(np.stack([self.x, self.reconstruction])).T
+        return " · ".join(f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(data.columns, pairs))
 
     @cached_property
     def where(self) -> Array:

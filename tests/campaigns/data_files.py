@@ -36,7 +36,7 @@ import pandas as pd
 
 from tinyvae.datafiles import Choice, DataError
 from tinyvae.datasets import Dataset, load_dataset
-from tinyvae.textfiles import _Records, read_text
+from tinyvae.textfiles import delimiter_of, encoding_of, read_text, records_of
 
 SECONDS_A_FILE = 10
 MEMORY = 2**30
@@ -194,9 +194,10 @@ def not_utf8(rng: np.random.Generator) -> Sample:
     sample = by_pandas(rng)
     with suppress(UnicodeError):
         text = sample.content.decode("utf-8-sig")
-        sample.content = text.encode(str(rng.choice(["utf-16", "cp1252", "utf-32", "utf-16-le"])))
-        if not sample.content.isascii() or b"\0" in sample.content:
-            sample.values, sample.kind = None, "another encoding"
+        encoding = str(rng.choice(["utf-16", "cp1252", "utf-32", "utf-16-le"]))
+        sample.content, sample.kind = text.encode(encoding), encoding
+        if encoding != "utf-16" and not (sample.content.isascii() and b"\0" not in sample.content):
+            sample.values = None
     return sample
 
 
@@ -390,17 +391,17 @@ def _by_numpy(path: Path) -> Any:
 
 def _by_pandas(path: Path, data: Dataset, options: dict[str, Any]) -> Any:
     """What pandas reads in the dialect that was said; None where it finds no table of numbers."""
-    records = _Records(path)
-    first = next(records)
+    delimiter = delimiter_of(path)
+    first = next(records_of(path, delimiter))
     numbers = read_text(path, Choice(header=data.header, **options)).numbers
-    lines = path.read_text(encoding="utf-8-sig").split("\n")  # with the ends of lines made alike
-    text = "\n".join(line.rstrip() if records.delimiter == " " else line for line in lines)
+    lines = path.read_text(encoding=encoding_of(path)).split("\n")  # with the ends of lines made alike
+    text = "\n".join(line.rstrip() if delimiter == " " else line for line in lines)
     comments = [i for i, line in enumerate(lines) if line.lstrip().startswith("#")]
     width = max(len(first[1]), *numbers)
     for decimal in ".,":
         try:
             frame = pd.read_csv(
-                io.StringIO(text), sep=r"\s+" if records.delimiter == " " else records.delimiter, decimal=decimal,
+                io.StringIO(text), sep=r"\s+" if delimiter == " " else delimiter, decimal=decimal,
                 header=None, names=list(range(width)), skiprows=[*range(first[0] - 1), *comments] or None,
                 index_col=False, skipinitialspace=True, dtype=str, keep_default_na=False,
             )  # fmt: skip

@@ -30,7 +30,7 @@ def headless(steps: int, say: Callable[[str], Any]) -> tuple[float, float]:
 
 async def in_the_app(steps: int, say: Callable[[str], Any]) -> tuple[float, float]:
     """The same for the app at full speed, which keeps a row a step and at most 128 snapshots."""
-    app: Any = TinyVAE(Config(n=24, hidden=(6,)), speed=float("inf"))
+    app: Any = TinyVAE(Config(n=12, hidden=(), batch_size=12), speed=float("inf"))
     found = []
     async with app.run_test(size=(120, 36)):
         for tenth in range(10):

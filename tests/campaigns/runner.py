@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-LONGEST = 20.0  # seconds that a case may take
+LONGEST = 20.0  # seconds of a processor that a case may take; the machine may have other work
 MOST = 1 << 30  # bytes that the process may have taken at its worst
 
 
@@ -23,13 +23,19 @@ def limited(seconds: float) -> Iterator[None]:
     def late(*_: Any) -> None:
         raise TooLong(f"more than {seconds:g} seconds")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = {  # nor may it wait for ever
+        signal.ITIMER_PROF: (signal.SIGPROF, seconds), signal.ITIMER_REAL: (signal.SIGALRM, 10 * seconds),
+    }  # fmt: skip
+    before = {number: signal.signal(number, late) for number, _ in timers.values()}
+    for timer, (_, after) in timers.items():
+        signal.setitimer(timer, after)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer in timers:
+            signal.setitimer(timer, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def peak() -> int:
@@ -61,5 +67,5 @@ def play(
         except (Exception, TooLong) as problem:
             outcomes["FAILED"] += 1
             where = f"--seed {seed} --first {k} --count 1"
-            failures.append(f"{where}: {type(problem).__name__}: {problem}")
+            failures.append(f"{where}: {type(problem).__name__}: {problem} ({peak() >> 20} MiB at most so far)")
     return outcomes, failures

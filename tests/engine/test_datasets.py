@@ -393,7 +393,12 @@ NAN = np.array([[1.0, 2.0], [np.inf, 3.0], [4.0, np.nan]])
             "{}: expected row numbers or row names, which are left out, or a column that is chosen, "
             "got other numbers in column 1 (say --skip-columns 'column 1', or choose with --columns)",
         ),
-        ("e.csv", b"\xff\xfe1\x00,\x002\x00", None, "{}: expected UTF-8 text, got other bytes"),
+        (
+            "e.csv",
+            "Größe,b\n1,2\n".encode("cp1252"),
+            None,
+            "{}: expected UTF-8 text (spreadsheets save it as CSV UTF-8), got other bytes",
+        ),
         (
             "e.csv",
             b"a,b\n1,2\n3,nan\n-inf,\tinf\n".replace(b"\t", b""),

@@ -87,6 +87,17 @@ def test_row_names_as_r_writes_them_are_left_out(tmp_path: Path) -> None:
     assert (data.columns, data.left_out) == (("mpg", "cyl"), ("column 1 (row names)",))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_unicode_text_of_spreadsheets_is_read(tmp_path: Path, encoding: str) -> None:
+    text = TABLE.rename(columns={"a": "Größe"}).to_csv(
+        index=False, sep="\t", decimal=",", lineterminator="\r\n"
+    )
+    mark = "" if encoding == "utf-16" else "\ufeff"  # Python writes it with the first one
+    data = load_dataset(written(tmp_path, (mark + text).encode(encoding), "own.txt"))
+    np.testing.assert_array_equal(data.x, TABLE)
+    assert data.columns == ("Größe", "b", "c")
+
+
 def test_columns_of_true_and_false_are_those_of_pandas(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [True, False, True], "b": [1.5, 2, 3]})
     np.testing.assert_array_equal(

@@ -35,7 +35,7 @@ def points(n=40, D=2, seed=0):
 
 def trainer(**arguments):
     return tv.Trainer(
-        tv.VAE(2, 1, hidden=(5,)), points(), **{"batch_size": 8, "evaluate_every": 5, **arguments}
+        tv.VAE(2, 1, hidden=(5,)), points(), **{"batch_size": 8, "evaluate_every": 20, **arguments}
     )
 
 
@@ -148,6 +148,11 @@ def test_rates_are_any_numbers(rate):
 def test_rates_that_are_none_are_one_clear_line(rate):
     with pytest.raises(ValueError, match="learning_rate: expected (one|a) number[^\n]*, got"):
         trainer(learning_rate=rate)
+
+
+def test_a_number_of_steps_is_a_whole_one():
+    with pytest.raises(ValueError, match="n: expected a whole number >= 0, got 1.5"):
+        list(trainer().steps(1.5))
 
 
 def test_numbers_of_numpy_count_as_numbers():

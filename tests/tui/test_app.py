@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from tinyvae.presets import RECOMMENDED
 from tinyvae.runs import Config
 from tinyvae.tui import keys
 from tinyvae.tui.app import TinyVAE
+from tinyvae.tui.history import History
 from tinyvae.tui.palette import DARK, LIGHT, background
 from tinyvae.tui.terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, TERMS
 from tinyvae.tui.widgets.charts import BoundChart, StepChart
@@ -615,18 +617,40 @@ async def test_a_running_app_trains_and_shows_it_and_takes_the_steps_of_a_plain_
 async def test_the_speed_holds_back_the_run():
     async with opened(speed=10, run=True) as (app, _):
         began, first = time.monotonic(), app.session.step
-        await asyncio.sleep(0.8)
-        app.session.run(False)
-        assert 2 <= app.session.step - first <= 10 * (time.monotonic() - began) + 3
+        await until(lambda: app.session.step - first >= 6)
+        assert app.session.step - first <= 10 * (time.monotonic() - began) + 3
+
+
+async def test_what_the_screen_reads_never_changes_in_a_thread(monkeypatch):
+    """A chart reads one column after the other: a step that comes between them made the app end."""
+    places, append = [], History.append
+
+    def watched(self, record):
+        places.append(threading.current_thread())
+        append(self, record)
+
+    monkeypatch.setattr(History, "append", watched)
+    monkeypatch.setattr("tinyvae.tui.app.SLOW_STEP", -1.0)  # each step in a thread
+    async with opened(speed=1e6) as (app, pilot):
+        app.session.gap_every = 4
+        await press(pilot, "s", "s")
+        assert app.session.step == 2
+        app.session.run(True)
+        await until(lambda: app.session.step >= 9)
+        await app.between_steps(app.session.run, False)
+        assert set(places) == {threading.main_thread()} and {4, 8} <= app.session.gaps.keys()
+        trainer = SMALL.open().trainer
+        list(trainer.steps(app.session.step))
+        assert app.session.trainer.theta.tobytes() == trainer.theta.tobytes()
 
 
 async def test_slow_steps_do_not_starve_the_screen(monkeypatch):
     async with opened(speed=1e6) as (app, _):
         step_once, painted = app.session.step_once, []
 
-        def slow() -> bool:
+        def slow(*publish: Any) -> bool:
             time.sleep(0.04)
-            return step_once()
+            return step_once(*publish)
 
         monkeypatch.setattr(app.session, "step_once", slow)
         monkeypatch.setattr(app, "_title", lambda step, make=app._title: painted.append(step) or make(step))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 import math
 import os
 import re
@@ -19,60 +17,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from program import QUICK, Child, complaint, read, run
 
 from tinyvae import DATASETS, TERMS, Update
 from tinyvae.exact import MeanTerms
 from tinyvae.runs import Config, Schedule, share
 from tinyvae.settings import Settings
 from tinyvae.tui import cli, headless
-from tinyvae.tui.cli import main
 
-QUICK = ["--points", "40", "--hidden", "8", "--batch", "16"]
 FIRST_NAMES = ["step", "log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo", "residual", "error"]
-
-
-def run(*arguments: str) -> int:
-    """The exit code of `tinyvae ARGUMENTS`."""
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    """The one line that a mistake must be answered with."""
-    assert run(*arguments) == code
-    line = capsys.readouterr().err
-    assert re.fullmatch(r"tinyvae: \S.*\n", line), line
-    return line
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a .csv or .jsonl file; an empty CSV cell is None."""
-    with open(path, encoding="utf-8", newline="") as file:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in file]
-        rows = list(csv.DictReader(file))
-    return [{name: float(cell) if cell else None for name, cell in row.items()} for row in rows]
-
-
-class Child:
-    """`python -m tinyvae` as a user starts it, its stdout and stderr going to pipes."""
-
-    def __init__(self, *arguments: str):
-        # Where SIGINT is ignored (a job in the background), a child would ignore it, too.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        command = [sys.executable, "-m", "tinyvae", *arguments]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
-        )
-        signal.signal(signal.SIGINT, before)
-
-    def finish(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
 
 
 # ----- every option reaches the run -----
@@ -233,6 +186,8 @@ def test_the_help_explains_every_option(capsys):
         (["--points", "1"], ">= 2"),
         (["--seed", "-1"], ">= 0"),
         (["--every", "0"], ">= 1"),
+        (["--share=--"], "another value than --"),
+        (["--out=--"], "another value than --"),
         (["--optimizer", "lion"], "adam"),
         (["--covariance", "round"], "diagonal"),
         (["--freeze", "both"], "theta"),
@@ -429,6 +384,15 @@ def test_a_pipe_gets_about_twenty_plain_lines_the_last_step_among_them(capsys, e
         assert len(steps) >= 5
 
 
+def test_the_end_is_looked_at_even_where_its_step_is_not(capsys):
+    assert run("train", *QUICK, "--steps", "3", "--every", "2") == 0
+    assert re.search(r"step 0 +┃ +step 3 ", capsys.readouterr().out)
+    line = complaint(
+        capsys, "train", *QUICK, "--steps", "1", "--every", "2", "--learning-rate", "1e300", code=3
+    )
+    assert "diverged at step 1" in line
+
+
 @pytest.mark.parametrize("optimizer, rate", [("sgd", "1"), ("adam", "5")])
 def test_divergence_exits_3_with_step_term_and_hint_and_keeps_the_records(capsys, tmp_path, optimizer, rate):
     path = tmp_path / "run.jsonl"
@@ -443,7 +407,7 @@ def test_divergence_exits_3_with_step_term_and_hint_and_keeps_the_records(capsys
 
 
 def test_data_on_which_no_run_can_begin_are_one_line(capsys, tmp_path):
-    np.save(tmp_path / "huge.npy", [[1e40, 2.0], [3.0, 4.0], [5.0, 6e40]])
+    np.save(tmp_path / "huge.npy", [[1e200, 2.0], [3.0, 4.0], [5.0, 6e200]])
     data = "--dataset", str(tmp_path / "huge.npy"), "--noise-std", "1"
     assert run("train", *data, "--steps", "3") in (2, 3)
     line = capsys.readouterr().err

@@ -11,32 +11,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 termios = pytest.importorskip("termios", reason="Windows has no pseudo terminals")
+from program import QUICK, complaint, run  # noqa: E402
 from terminal import Terminal  # noqa: E402
 
 from tinyvae.records import RecordWriter  # noqa: E402
 from tinyvae.runs import Config, parse_share, scheduled_steps  # noqa: E402
 from tinyvae.tui.app import TinyVAE  # noqa: E402
-from tinyvae.tui.cli import main  # noqa: E402
 from tinyvae.tui.output import printable  # noqa: E402
 
-QUICK = ["--points", "40", "--hidden", "8", "--batch", "16"]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SHARED = r"the same run again: tinyvae --share (v2:\S+:@(\d+))"
-
-
-@pytest.fixture
-def terminals() -> Iterator[list[Terminal]]:
-    opened: list[Terminal] = []
-    yield opened
-    for terminal in opened:
-        terminal.close()
 
 
 def program(*arguments: str, before: Any = None, **named: Any) -> subprocess.CompletedProcess[str]:
@@ -74,19 +64,19 @@ def test_a_signal_ends_the_app_as_its_own_end_does(terminals, number):
     assert "Traceback" not in terminal.text
 
 
-STUCK = """
-import sys, time
+IMPATIENT = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # the terminal becomes its own, as in a shell
 from tinyvae.tui import app, signals
 signals.PATIENCE = 1.0
-app.TinyVAE.exit = lambda *_, **__: None  # it never closes
 signals.listen(signals.stop)
 from tinyvae.tui.cli import main
-sys.exit(main(["--points", "24", "--hidden", "6"]))
 """
+START = 'sys.exit(main(["--points", "24", "--hidden", "6"]))'
 
 
 def test_an_app_that_does_not_close_puts_the_terminal_right_all_the_same(terminals, monkeypatch):
-    monkeypatch.setattr("terminal.START", STUCK)
+    monkeypatch.setattr("terminal.START", IMPATIENT + "app.TinyVAE.exit = lambda *_, **__: None\n" + START)
     terminal = Terminal()
     terminals.append(terminal)
     terminal.wait_for("▶", "the identity closes to")
@@ -120,8 +110,9 @@ def test_a_signal_ends_train_and_its_bar_as_its_own_end_does(terminals, number, 
     assert last in (done, done + 1)
 
 
-def test_a_terminal_that_is_closed_ends_the_app():
-    terminal = Terminal(*QUICK)
+def test_a_terminal_that_is_closed_ends_the_app(monkeypatch):
+    monkeypatch.setattr("terminal.START", IMPATIENT + START)
+    terminal = Terminal()
     terminal.wait_for("▶", "the identity closes to")
     os.close(terminal.inside)
     os.close(terminal.end)  # the kernel sends SIGHUP, and writing fails from now on
@@ -158,17 +149,29 @@ def test_a_signal_ends_a_check_of_lessons_and_its_children(tmp_path):
 # ----- streams -----
 
 
+EACH = """
+import sys
+from tinyvae.tui.cli import main
+for line in sys.argv[1:]:
+    try:
+        code = main(line.split())
+    except SystemExit as end:
+        code = end.code
+    if code:
+        sys.exit(code)
+"""
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-16", "utf-8"])
-@pytest.mark.parametrize(
-    "arguments", [["lessons", "list"], ["--help"], ["train", *QUICK, "--steps", "2"]], ids=str
-)
-def test_any_encoding_will_do(encoding, arguments):
-    command = [sys.executable, "-m", "tinyvae", *arguments]
+def test_any_encoding_will_do(encoding):
+    lines = ["lessons list", " ".join(["train", *QUICK, "--steps", "2"]), "--help"]
     made = subprocess.run(
-        command, capture_output=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": encoding}
-    )
+        [sys.executable, "-c", EACH, *lines],
+        capture_output=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
     assert (made.returncode, made.stderr) == (0, b"")
-    assert made.stdout
+    said = made.stdout.decode(encoding)
+    assert "essay" in said and "the same run again" in said and "exit codes" in said
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
@@ -190,7 +193,8 @@ def test_output_that_cannot_be_written_is_one_line(arguments, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["train --steps 2000 --every 1", "lessons run identity", "lessons list", "--help"]
+    "arguments",
+    ["train --points 24 --hidden 4 --steps 300 --every 1", "lessons run identity", "lessons list", "--help"],
 )
 def test_a_reader_that_has_left_is_141(arguments):
     command = f"exec {sys.executable} -m tinyvae {arguments}"
@@ -213,21 +217,6 @@ def test_streams_that_are_closed_are_empty_ones():
 
 
 # ----- files for the records -----
-
-
-def run(*arguments: str) -> int:
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    assert run(*arguments) == code
-    line = capsys.readouterr().err
-    assert re.fullmatch(r"tinyvae: [^\n]*\n", line), line
-    return line
 
 
 TRAIN = ["train", *QUICK, "--steps", "3"]
@@ -377,9 +366,9 @@ def test_a_files_name_is_shown_as_it_is(capsys, tmp_path, name):
     assert complaint(capsys, "train", "--dataset", str(path)).rstrip("\n").isprintable()
 
 
-@pytest.mark.parametrize("name", ["[red]a.csv", "[bold.csv", "\x1b[31ma.csv"], ids=ascii)
-async def test_the_app_shows_a_files_name_as_it_is(tmp_path, monkeypatch, name):
+async def test_the_app_shows_a_files_name_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    name = "[red]\x1b[31ma[bold.csv"
     (tmp_path / name).write_text("1,2\n3,4\n5,7\n8,1\n")
     app: Any = TinyVAE(Config(dataset=name, hidden=(4,)), run=False)
     async with app.run_test(size=(160, 48)) as pilot:

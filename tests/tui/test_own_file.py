@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from program import complaint, read, run
 from test_app import lines, opened, press, shown, until
-from test_cli import complaint, read, run
 
 from tinyvae.runs import Config
 from tinyvae.tui.palette import KINDS_DARK
@@ -93,6 +93,9 @@ async def test_the_screen_says_what_was_taken_and_shows_names_values_and_colours
         styles = [s.style for strip in panel.plot.strips for s in strip if s.style and s.style.color]
         colors = {style.color.name.upper() for style in styles}
         assert set(KINDS_DARK[:2]) <= colors
+        await press(pilot, "v")
+        assert f"sepal, cm {x[0]:.4g} + " in shown(app) and f"weight {x[1]:.4g} + " in shown(app)
+        await press(pilot, "escape")
         app.session.step_once()
         row = app.session.history.row(1)
         assert row["log_px"] == app.session.trainer.evaluate().terms.log_px

@@ -59,9 +59,20 @@ class Served:
         return f"http://localhost:{self.port}"
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that outlives its pages."""
+    yield from serving(tmp_path_factory.mktemp("served"))
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    server = Served(tmp_path)
+    """A server to be ended."""
+    yield from serving(tmp_path)
+
+
+def serving(folder: Path) -> Iterator[Served]:
+    server = Served(folder)
     yield server
     server.process.kill()
     server.process.wait()
@@ -100,18 +111,18 @@ async def gone(pid: int, seconds: float = 15.0) -> bool:
         (None, "/ws?width=x&height=24", 400),
     ],
 )
-async def test_only_pages_of_this_server_and_sizes_of_a_screen_are_answered(served, headers, path, status):
-    given = {"Origin": served.page} if headers is None else headers
-    async with aiohttp.ClientSession() as session, session.get(served.page + path, headers=given) as answer:
+async def test_only_pages_of_this_server_and_sizes_of_a_screen_are_answered(shared, headers, path, status):
+    given = {"Origin": shared.page} if headers is None else headers
+    async with aiohttp.ClientSession() as session, session.get(shared.page + path, headers=given) as answer:
         assert answer.status == status
-    assert children(served.process.pid) == []
+    assert children(shared.process.pid) == []
 
 
-async def test_an_app_ends_with_its_page_and_another_one_goes_on(served):
+async def test_an_app_ends_with_its_page_and_another_one_goes_on(shared):
     async with aiohttp.ClientSession() as session:
-        one, other = await opened(session, served), None
-        first = await first_app(one, served)
-        other = await opened(session, served)
+        one, other = await opened(session, shared), None
+        first = await first_app(one, shared)
+        other = await opened(session, shared)
         await asyncio.wait_for(other.receive_bytes(), 30)
         await one.send_json(["resize", {"width": 99_999, "height": 99_999}])
         await one.send_json(["stdin", "s"])
@@ -120,14 +131,15 @@ async def test_an_app_ends_with_its_page_and_another_one_goes_on(served):
         assert size < 1 << 30
         await one.close()
         assert await gone(first)
-        assert len(children(served.process.pid)) == 1
+        (second,) = children(shared.process.pid)
         await asyncio.wait_for(other.receive_bytes(), 10)
+    assert await gone(second)
 
 
-async def test_a_page_that_reads_no_more_has_its_app_ended(served):
+async def test_a_page_that_reads_no_more_has_its_app_ended(shared):
     async with aiohttp.ClientSession() as session:
-        page = await opened(session, served)
-        app = await first_app(page, served)
+        page = await opened(session, shared)
+        app = await first_app(page, shared)
         page._response.connection.transport.abort()  # as if the browser had been killed
     assert await gone(app, 30)
 
@@ -141,13 +153,13 @@ async def test_an_app_ends_with_the_server(served, number):
     served.process.wait(20)
 
 
-def test_a_port_that_is_taken_is_one_line(served):
+def test_a_port_that_is_taken_is_one_line(shared):
     made = subprocess.run(
-        [sys.executable, "-m", "tinyvae", "--serve", "--port", str(served.port)],
+        [sys.executable, "-m", "tinyvae", "--serve", "--port", str(shared.port)],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert made.returncode == 2
-    assert made.stderr.startswith(f"tinyvae: --serve: port {served.port} cannot be used: ")
+    assert made.stderr.startswith(f"tinyvae: --serve: port {shared.port} cannot be used: ")
     assert made.stderr.count("\n") == 1

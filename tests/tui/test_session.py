@@ -536,7 +536,7 @@ def test_a_diverged_run_can_be_branched_and_reset(diverged):
 
 
 def test_data_on_which_no_run_can_begin_keep_the_present_one(tmp_path):
-    (tmp_path / "huge.csv").write_text("1e40,2\n3,4\n5,6e40\n")
+    (tmp_path / "huge.csv").write_text("1e200,2\n3,4\n5,6e200\n")
     session = Session(SMALL)
     go(session, 3)
     with pytest.raises((ValueError, ArithmeticError), match="finite|unit scale"):

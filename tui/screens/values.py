@@ -15,6 +15,7 @@ from textual.widgets import Static
 from ..palette import colors
 from ..session import Session
 from ..terms import RESIDUAL, TERMS
+from ..view import View
 from ..widgets.identity import number, signed, size
 from .dialog import Dialog
 
@@ -32,11 +33,12 @@ class Values(Dialog[int | None]):
     Values { align: center middle; }
     Values Vertical { width: 95%; max-width: 130; height: 90%; border: round $accent; background: $surface; }
     Values Static { height: 1; padding: 0 1; text-style: bold; }
+    Values #chosen { height: auto; max-height: 5; text-style: none; }
     """
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Session, view: View):
         super().__init__()
-        self.session = session
+        self.session, self.view = session, view
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -44,6 +46,8 @@ class Values(Dialog[int | None]):
             box.border_subtitle = "↑ ↓ page up/down · enter shows the run at this step · esc closes"
             yield Static(id="heads")
             yield Rows(self.session)
+            named = self.view.named(self.session.data)
+            yield Static(f"◆ and + from q's mean at step {self.view.step}: {named}", id="chosen", markup=False)
 
     def on_mount(self) -> None:
         palette = colors(self)

@@ -214,10 +214,7 @@ class DataPanel(Panel):
             names = self._directions(of)[0]
             title = escape(f"data: ↑ {names[self.axes[1]]} → {names[self.axes[0]]}")
         if of.truth is None and of.likelihood == "gaussian":
-            pairs = of.original(np.stack([view.x, view.reconstruction])).T
-            row = "◆ " + " · ".join(
-                f"{name} {x:.4g} + {again:.4g}" for name, (x, again) in zip(of.columns, pairs)
-            )
+            row = f"◆ {view.named(of)}"
         if DATA_VIEWS[self.shown] == "columns":
             title = "decoder over z"
         if title != self.TITLE:
