@@ -25,6 +25,7 @@ class Event:
 
     step: int
     label: str
+    switch: bool = False  # θ or φ was turned on or off
 
 
 class History:

@@ -30,9 +30,10 @@ def note(history: History, other: History | None, step: int) -> str:
         return f"This branch minus the old run at this step: {changes}."
     if step == 0:
         return "Nothing has been learned yet: q and the decoder are random."
-    on = np.stack([moves(history, "theta"), moves(history, "phi")])[:, max(0, step - RECENT) : step]
+    on = np.stack([moves(history, "theta"), moves(history, "phi")])[:, :step]
     others = np.flatnonzero((on != on[:, -1:]).any(axis=0))  # steps with other switches than this one
-    steps = on.shape[1] - (int(others[-1]) + 1 if len(others) else 0)
+    switched = int(others[-1]) + 1 if len(others) else 0
+    steps = min(step - switched, RECENT)
     change = {t: np.diff(history.column(t)[step - steps : step + 1]) for t in TERMS}
     theta_on, phi_on = on[:, -1]
     if (beta := row["beta"]) != 1 and (theta_on or phi_on):
@@ -42,7 +43,9 @@ def note(history: History, other: History | None, step: int) -> str:
     if not theta_on:
         if not phi_on:
             return "Both are frozen: nothing can move."
-        return f"θ is frozen, {LOG_PX.name} stands still: each nat the ELBO gains, {KL_POSTERIOR.name} loses."
+        gained = np.nan_to_num(row["elbo"] - history.row(switched)["elbo"])
+        changes = f"ELBO {gained:+.4f}, {KL_POSTERIOR.name} {-gained:+.4f}".replace("-", "−")
+        return f"θ is frozen, {LOG_PX.name} stands still: since step {switched} {changes}."
     if not phi_on:
         if change["kl_posterior"].sum() > 0:
             return "φ is frozen: q stays where it is while θ moves the posterior away from it."

@@ -195,9 +195,10 @@ class Session:
 
     def _apply(self, settings: Settings, label: str) -> None:
         self.viewed = None
-        self.trainer.settings = settings
+        before, self.trainer.settings = self.trainer.update, settings
         self.history.schedule.append((self.step, self.trainer.settings))
-        self.history.events.append(Event(self.step, label))
+        now = self.trainer.update
+        self.history.events.append(Event(self.step, label, (before.theta, before.phi) != (now.theta, now.phi)))
 
     def change_speed(self, by: int) -> None:
         place = int(np.argmin([abs(np.log(min(s, 1e4) / min(self.speed, 1e4))) for s in SPEEDS]))
