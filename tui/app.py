@@ -70,12 +70,12 @@ class TinyVAE(App[None]):
         run: bool = True,
         schedule: Schedule = (),
         until: int | None = None,
+        session: Session | None = None,
     ):
         self._ansi_theme: tuple[str, Any] = ("", None)
         super().__init__()
-        self.session = Session(config, speed)
+        self.session = session or Session(config, speed, schedule=schedule)
         if until is not None:  # a shared run: go where it stood as fast as possible, and wait there
-            self.session.open(config, schedule)
             self.session.until, self.session.speed = until, np.inf
         self.charset, self.fps, self._run_at_start = charset, fps, run
         self._busy = asyncio.Lock()  # held while a step runs in a thread, and while the run is exchanged
@@ -156,6 +156,8 @@ class TinyVAE(App[None]):
         while True:
             session = self.session
             if not session.running:
+                session.save()
+                self._tell_if_unrecorded()
                 await asyncio.sleep(0.02)
                 continue
             began = perf_counter()
@@ -167,6 +169,7 @@ class TinyVAE(App[None]):
             if taken:
                 self._step_seconds = (perf_counter() - began) / taken
             self._tell_if_diverged()
+            self._tell_if_unrecorded()
             if self._paint_missed:
                 self.paint()
             if taken:
@@ -223,6 +226,12 @@ class TinyVAE(App[None]):
                 self.session.stopped, title="The run has diverged", severity="error", timeout=20, markup=False
             )
         self._told = bool(self.session.stopped)
+
+    def _tell_if_unrecorded(self) -> None:
+        if problem := self.session.unrecorded:
+            self.session.unrecorded = ""
+            says = "What comes is not recorded any more"
+            self.notify(printable(problem), title=says, severity="error", timeout=20, markup=False)
 
     def paint(self, force: bool = False, panels: bool = True) -> None:
         """Show the step that is looked at, if anything has changed since the last time.
@@ -438,6 +447,19 @@ class TinyVAE(App[None]):
         except (ValueError, ArithmeticError, OSError) as problem:  # the file has changed or gone: the run stays
             self.notify(printable(problem), severity="error", markup=False)
             return
+        self._restart_panels()
+        self.find_references()
+
+    async def action_go_back(self) -> None:
+        if not self.session.before:
+            self.notify("There is no run before this one.", severity="warning")
+            return
+        await self.go_back()
+        self.notify("Back at the run before. R returns to the other one.")
+
+    async def go_back(self, run: dict[str, Any] | None = None) -> None:
+        """To the run before this one, or to another that was put aside."""
+        await self.between_steps(self.session.return_to, run or self.session.before)
         self._restart_panels()
         self.find_references()
 

@@ -10,7 +10,9 @@ from tinyvae import TERMS
 from tinyvae.exact.gap import GapSplit
 
 from .history import History
+from .output import printable
 from .terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, Quantity
+from .terms import TERMS as OF_TERMS
 
 Array = NDArray[Any]
 
@@ -25,8 +27,11 @@ def note(history: History, other: History | None, step: int) -> str:
     row = history.row(step)
     if other is not None and step < len(other):
         old = other.row(step)
-        differences = [f"{t.name} {row[t.key] - old[t.key]:+.4f}" for t in (LOG_PX, ELBO, KL_POSTERIOR)]
+        shown = OF_TERMS.values() if other.name else (LOG_PX, ELBO, KL_POSTERIOR)
+        differences = [f"{t.short} {row[t.key] - old[t.key]:+.4f}" for t in shown]
         changes = ", ".join(differences).replace("-", "−")
+        if other.name:
+            return f"Minus {printable(other.name)}: {changes}."
         return f"This branch minus the old run at this step: {changes}."
     if step == 0:
         return "Nothing has been learned yet: q and the decoder are random."
@@ -81,7 +86,7 @@ def invariants(history: History, update: Any) -> tuple[Invariant, Invariant]:
 
 def _invariant(history: History, update: Any, group: str, sign: str, term: Quantity) -> Invariant:
     values, frozen = history.column(term.key), ~moves(history, group)
-    broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
+    broken = np.flatnonzero(frozen & (np.abs(np.diff(values)) > 0))
     now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0
     says = f"{sign} frozen ⇒ {term.name} constant"
     return Invariant(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)
