@@ -16,6 +16,7 @@ from .terms import TERMS as OF_TERMS
 
 Array = NDArray[Any]
 
+BRANCHED = (LOG_PX, ELBO, KL_POSTERIOR)  # what is said of a branch
 RECENT = 50  # steps over which a note counts
 
 
@@ -27,12 +28,11 @@ def note(history: History, other: History | None, step: int) -> str:
     row = history.row(step)
     if other is not None and step < len(other):
         old = other.row(step)
-        shown = OF_TERMS.values() if other.name else (LOG_PX, ELBO, KL_POSTERIOR)
-        differences = [f"{t.short} {row[t.key] - old[t.key]:+.4f}" for t in shown]
+        names = {t: t.short for t in OF_TERMS.values()} if other.name else {t: t.name for t in BRANCHED}
+        differences = [f"{name} {row[t.key] - old[t.key]:+.4f}" for t, name in names.items()]
         changes = ", ".join(differences).replace("-", "−")
-        if other.name:
-            return f"Minus {printable(other.name)}: {changes}."
-        return f"This branch minus the old run at this step: {changes}."
+        whose = f"Minus {printable(other.name)}" if other.name else "This branch minus the old run at this step"
+        return f"{whose}: {changes}."
     if step == 0:
         return "Nothing has been learned yet: q and the decoder are random."
     on = np.stack([moves(history, "theta"), moves(history, "phi")])[:, max(0, step - RECENT) : step]
