@@ -12,11 +12,14 @@ import asyncio
 import os
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+_runs = tempfile.TemporaryDirectory(prefix="tinyvae-campaign-")  # not where the user's runs are
+os.environ["TINYVAE_RUNS"] = _runs.name
 
 from . import command_lines, keys, memory, run_files, runner, sequences, share_lines  # noqa: E402
 
