@@ -529,9 +529,8 @@ class RunFile:
         run = config.open()
         first = run.trainer.theta.tobytes(), run.trainer.phi.tobytes()
         self._go_to(0, run.trainer)
-        run.trainer.settings = self.snapshot(0)[
-            0
-        ].settings  # what was changed before the first step comes later
+        start, _ = self.snapshot(0)
+        run.trainer.settings = start.settings  # what was changed before the first step comes later
         self.as_said = first == (run.trainer.theta.tobytes(), run.trainer.phi.tobytes())
         return run
 

@@ -36,8 +36,8 @@ LINE = (
 NET = LINE.replace("hidden=:", "hidden=5:")  # for those of this one a proof is looked for
 # A commit and a snapshot at almost every moment, so that kills hit them; or the program as it is.
 HURRIED = (
-    "import sys; from tinyvae import runfile; runfile.SECONDS, runfile.SNAPSHOT_STEPS = 0.004, 50\n"
-    "from tinyvae.tui import signals; signals.listen(signals.stop)\n"
+    "import sys; from tinyvae.tui import signals; signals.listen(signals.stop)\n"
+    "from tinyvae import runfile; runfile.SECONDS, runfile.SNAPSHOT_STEPS = 0.004, 50\n"
     "from tinyvae.tui.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 LAST = 350  # steps of the run file that is damaged
@@ -102,6 +102,12 @@ def folder() -> Iterator[Path]:
 # ----- kills -----
 
 
+def heeds_signals() -> None:
+    """A shell starts what runs in the background with Ctrl-C ignored, which the program respects."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def killed(chance: random.Random) -> str:
     """A recording is killed at a random moment, and goes on."""
     with folder() as here:
@@ -112,7 +118,9 @@ def killed(chance: random.Random) -> str:
         start = ["-c", HURRIED] if chance.random() < 0.5 else ["-m", "tinyvae"]
         line = chance.choice([LINE, NET])
         command = [sys.executable, *start, "train", "--share", line, "--record", str(path)]
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_signals
+        )
         try:
             deadline, early = time.monotonic() + 60, chance.random() < 0.1
             while not early and not path.exists():
@@ -123,9 +131,9 @@ def killed(chance: random.Random) -> str:
             _, said = child.communicate(timeout=60)
         finally:
             child.kill()
-        assert "Traceback" not in said and said.count("\n") <= 1, said
         if not path.exists():
-            return "no file yet"
+            return "no file yet"  # Python itself may have been stopped while it was starting
+        assert "Traceback" not in said and said.count("\n") <= 1, said
         last = goes_on(path, chance.randrange(1, 60), line)
         assert os.listdir(here) == ["run.sqlite"] or number == signal.SIGKILL, os.listdir(here)
         return f"{signal.Signals(number).name}, {'with steps' if last else 'at step 0'}"

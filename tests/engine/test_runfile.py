@@ -95,6 +95,20 @@ def test_the_first_resumed_record_is_evaluated_and_split_as_if_there_had_been_no
     assert np.isfinite(expected[:, 1]).any()
 
 
+@pytest.mark.parametrize("last", [0, 3])
+def test_what_was_changed_after_the_last_step_acts_on_the_next(path, last):
+    trainer = LINEAR.open().trainer
+    with tv.record(trainer, path):
+        go(trainer, last)
+        trainer.settings = replace(trainer.settings, optimizer="sgd", theta_rate=0.5)
+    trainer.step()
+    with tv.open_run(path).resume() as recorder:
+        recorder.trainer.step()
+    assert recorder.trainer.settings == trainer.settings != LINEAR.open().trainer.settings
+    assert recorder.trainer.theta.tobytes() == trainer.theta.tobytes()
+    assert tv.open_run(path).open().trainer.settings == LINEAR.open().trainer.settings
+
+
 def test_every_step_can_be_gone_to(path, monkeypatch):
     monkeypatch.setattr(runfile, "SNAPSHOT_STEPS", 6)
     recorded(path)
