@@ -204,6 +204,19 @@ class TinyVAE(Live):
         self._restart_panels()
         self.find_references()
 
+    async def action_go_back(self) -> None:
+        if not self.session.before:
+            self.notify("There is no run before this one.", severity="warning")
+            return
+        await self.go_back()
+        self.notify("Back at the run before. R returns to the other one.")
+
+    async def go_back(self, run: dict[str, Any] | None = None) -> None:
+        """To the run before this one, or to another that was put aside."""
+        await self.between_steps(self.session.return_to, run or self.session.before)
+        self._restart_panels()
+        self.find_references()
+
     def action_help(self) -> None:
         from .screens.help import Help
 

@@ -48,6 +48,7 @@ TABLE = (
     ("k", "smooth", "Smooth", "Charts show the mean of 25 steps through what each step gave, or only that", HIDDEN),
     ("l", "lessons", "Lessons", "The essay's claims, one by one: predict, watch, compare", FOOTER),
     ("r", "reset", "Reset", "Back to step 0 with the same initial weights", FOOTER),
+    ("R", "go_back", "Return", "Back to the run before: undoes a reset, another dataset or model, a lesson", HIDDEN),
     ("d", "dataset", "Dataset", "Begin a new run on another dataset", FOOTER),
     ("M", "model", "Model", "Begin a new run with another model, data or seed", HIDDEN),
     ("c", "code", "Code", "The source code behind the focused panel", FOOTER),

@@ -64,12 +64,12 @@ class Live(App[None]):
         run: bool = True,
         schedule: Schedule = (),
         until: int | None = None,
+        session: Session | None = None,
     ):
         self._ansi_theme: tuple[str, Any] = ("", None)
         super().__init__()
-        self.session = Session(config, speed)
+        self.session = session or Session(config, speed, schedule=schedule)
         if until is not None:  # a shared run: go where it stood as fast as possible, and wait there
-            self.session.open(config, schedule)
             self.session.until, self.session.speed = until, np.inf
         self.charset, self.fps, self._run_at_start = charset, fps, run
         self._busy = asyncio.Lock()  # held while a step runs in a thread, and while the run is exchanged
@@ -152,6 +152,8 @@ class Live(App[None]):
         while True:
             session = self.session
             if not session.running:
+                session.save()
+                self._tell_if_unrecorded()
                 await asyncio.sleep(0.02)
                 continue
             began = perf_counter()
@@ -165,6 +167,7 @@ class Live(App[None]):
             if taken:
                 self._step_seconds = (perf_counter() - began) / taken
             self._tell_if_diverged()
+            self._tell_if_unrecorded()
             if self._paint_missed:
                 self.paint()
             if taken:
@@ -226,6 +229,12 @@ class Live(App[None]):
                 self.session.stopped, title="The run has diverged", severity="error", timeout=20, markup=False
             )
         self._told = bool(self.session.stopped)
+
+    def _tell_if_unrecorded(self) -> None:
+        if problem := self.session.unrecorded:
+            self.session.unrecorded = ""
+            says = "What comes is not recorded any more"
+            self.notify(printable(problem), title=says, severity="error", timeout=20, markup=False)
 
     def paint(self, force: bool = False, panels: bool = True) -> None:
         """Show the step that is looked at, if anything has changed since the last time.

@@ -10,10 +10,13 @@ from tinyvae import TERMS
 from tinyvae.exact.gap import GapSplit
 
 from .history import History
+from .output import printable
 from .terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, Quantity
+from .terms import TERMS as OF_TERMS
 
 Array = NDArray[Any]
 
+BRANCHED = (LOG_PX, ELBO, KL_POSTERIOR)  # what is said of a branch
 RECENT = 50  # steps over which a note counts
 
 
@@ -25,9 +28,11 @@ def note(history: History, other: History | None, step: int) -> str:
     row = history.row(step)
     if other is not None and step < len(other):
         old = other.row(step)
-        differences = [f"{t.name} {row[t.key] - old[t.key]:+.4f}" for t in (LOG_PX, ELBO, KL_POSTERIOR)]
+        names = {t: t.short for t in OF_TERMS.values()} if other.name else {t: t.name for t in BRANCHED}
+        differences = [f"{name} {row[t.key] - old[t.key]:+.4f}" for t, name in names.items()]
         changes = ", ".join(differences).replace("-", "−")
-        return f"This branch minus the old run at this step: {changes}."
+        whose = f"Minus {printable(other.name)}" if other.name else "This branch minus the old run at this step"
+        return f"{whose}: {changes}."
     if step == 0:
         return "Nothing has been learned yet: q and the decoder are random."
     on = np.stack([moves(history, "theta"), moves(history, "phi")])[:, :step]
@@ -84,7 +89,7 @@ def invariants(history: History, update: Any) -> tuple[Invariant, Invariant]:
 
 def _invariant(history: History, update: Any, group: str, sign: str, term: Quantity) -> Invariant:
     values, frozen = history.column(term.key), ~moves(history, group)
-    broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
+    broken = np.flatnonzero(frozen & (np.abs(np.diff(values)) > 0))
     now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0
     says = f"{sign} frozen ⇒ {term.name} constant"
     return Invariant(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)

@@ -163,6 +163,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "w": ((), screen_name, "Screen", "LandscapeScreen"),
     "x": ((), lambda app: app.clipboard == app.session.share_string, False, True),
     "r": (("S",), lambda app: app.session.step, 10, 0),
+    "R": (("S", "r"), lambda app: app.session.step, 0, 10),
     "d": ((), screen_name, "Screen", "Choose"),
     "c": ((), screen_name, "Screen", "Code"),
     "e": ((), files, set(), EXPORTED),
