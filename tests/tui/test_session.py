@@ -639,7 +639,7 @@ def test_on_a_line_the_truth_is_known_at_once_and_on_a_plane_when_it_was_looked_
 def test_the_true_posterior_is_drawn_on_the_side_that_the_model_chose():
     session = Session(replace(SMALL, dataset="crossing", n=60))
     go(session, 5)
-    ends = np.array([[-6.0, 6.0]])
+    ends = np.array([[-1.5, 1.5]])
     latent = session.view().latent(ends)
     step = latent.ticks[1] - latent.ticks[0]
     assert latent.true_posterior.sum() * step == pytest.approx(1, abs=1e-3)
