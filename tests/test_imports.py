@@ -21,7 +21,7 @@ PLOTS = sorted((ROOT / "tui" / "plots").rglob("*.py"))
 PUBLIC = {
     "tinyvae.datasets", "tinyvae.evaluation", "tinyvae.exact.gap", "tinyvae.exact.landscape", "tinyvae.lessons",
     "tinyvae.lessons.coin", "tinyvae.model", "tinyvae.presets", "tinyvae.records", "tinyvae.references",
-    "tinyvae.runs", "tinyvae.settings", "tinyvae.threads", "tinyvae.training",
+    "tinyvae.runfile", "tinyvae.runs", "tinyvae.settings", "tinyvae.threads", "tinyvae.training",
 }  # fmt: skip
 SOURCES = {  # that the key c shows, beside the door
     "tinyvae.exact.plain", "tinyvae.fused", "tinyvae.gaussian", "tinyvae.ops",

@@ -12,6 +12,8 @@ from .exact import decompose as decompose
 from .exact import terms_under as terms_under
 from .model import VAE as VAE
 from .records import StepRecord as StepRecord
+from .runfile import open_run as open_run
+from .runfile import record as record
 from .runs import Config as Config
 from .runs import Run as Run
 from .settings import Update as Update

@@ -114,15 +114,14 @@ class Config:
             log_scale=data.log_scale,
             update=config.update,
         )
+        trainer.config = config
         return Run(self, config, data, model, trainer)
 
     def _check_data(self, data: Dataset) -> None:
         found = _digest_of(data)
         if self.data is not None and found != self.data:
-            expected = f"the data that this line was made with (data={self.data})"
-            got = (
-                f"others (data={found}): the file has changed; without data={self.data} the line begins on them"
-            )
+            expected = f"the data that this run was made with (data={self.data})"
+            got = f"others (data={found}): the file has changed; a line without data={self.data} begins on them"
             raise DataError(f"{self.dataset}: expected {expected}, got {got}")
 
     def _resolve(self, data: Dataset, recommended: Recommended) -> "Config":
@@ -177,7 +176,7 @@ _CHANGES: dict[str, Callable[[str], Any]] = {
     "theta_steps": int, "phi_steps": int, "theta_rate": float, "phi_rate": float,
     "optimizer": str, "samples": int, "batch_size": int, "beta": float,
 }  # fmt: skip
-_OF_UPDATE = ("theta", "phi", "theta_steps", "phi_steps")
+OF_UPDATE = ("theta", "phi", "theta_steps", "phi_steps")
 # What a line of each version leaves out. Not the defaults of today: a line opens the same run tomorrow.
 _V2 = Config(
     n=None, data_seed=0, holdout=None, latent_dim=None, hidden=None, likelihood=None, covariance=None,
@@ -202,12 +201,12 @@ def share(config: Config, schedule: Schedule, step: int) -> str:
         value = getattr(config, name)
         if value != getattr(_V2, name):
             words.append(f"{name}={_written(name, value)}")
-    before = first = _flat(config.settings)
-    if changes := _difference(_flat(Settings()), first, _OF_UPDATE):
+    before = first = flat(config.settings)
+    if changes := _difference(flat(Settings()), first, OF_UPDATE):
         words += ["@0", *changes]
     for at, settings in schedule:
-        words += [f"@{at}", *_difference(before, _flat(settings), tuple(_CHANGES))]
-        before = _flat(settings)
+        words += [f"@{at}", *_difference(before, flat(settings), tuple(_CHANGES))]
+        before = flat(settings)
     return ":".join([*words, f"@{step}"])
 
 
@@ -242,7 +241,7 @@ def parse_share(text: str) -> tuple[Config, Schedule, int]:
             name, value = word.split("=")
             if settings is None:
                 config = replace(config, **{name: _SHARED[name](value)})
-            elif name in _OF_UPDATE:
+            elif name in OF_UPDATE:
                 update = replace(settings.update, **{name: _CHANGES[name](value)})
                 settings = replace(settings, update=update)
             else:
@@ -263,9 +262,9 @@ def scheduled_steps(trainer: Trainer, schedule: Schedule, n: int) -> Iterator[St
         yield trainer.step()
 
 
-def _flat(settings: Settings) -> dict[str, Any]:
-    flat = {name: getattr(settings.update, name) for name in _OF_UPDATE}
-    return flat | {name: getattr(settings, name) for name in _CHANGES if name not in _OF_UPDATE}
+def flat(settings: Settings) -> dict[str, Any]:
+    flat = {name: getattr(settings.update, name) for name in OF_UPDATE}
+    return flat | {name: getattr(settings, name) for name in _CHANGES if name not in OF_UPDATE}
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], names: tuple[str, ...]) -> list[str]:

@@ -15,7 +15,7 @@ NAMES = ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openbla
 
 
 @cache
-def _openblas() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
+def _openblas() -> tuple[Callable[[], int], Callable[[int], Any], Any] | None:
     """OpenBLAS's own functions for how many threads there are, under the names that they have in this NumPy.
 
     None where NumPy computes with something else. (On Windows they are not found: there a run keeps the threads that
@@ -25,8 +25,22 @@ def _openblas() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     for name in NAMES:
         get, put = name.format("get_num_threads"), name.format("set_num_threads")
         if hasattr(library, get) and hasattr(library, put):
-            return getattr(library, get), getattr(library, put)
+            return (
+                getattr(library, get),
+                getattr(library, put),
+                getattr(library, name.format("get_corename"), None),
+            )
     return None
+
+
+def kernel() -> tuple[str, int]:
+    """OpenBLAS's name of the kind of processor that it computes for, and how many threads it has been told; "", 0."""
+    if (functions := _openblas()) is None:
+        return "", 0
+    get, _, name = functions
+    if name is not None:
+        name.restype = ctypes.c_char_p
+    return (name() or b"").decode("ascii", "replace") if name else "", get()
 
 
 def use(count: int) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +29,13 @@ INIT, ORDER, NOISE, EVALUATION = range(4)  # the independent random streams of a
 HELD_OUT_EVERY = 10  # evaluations
 NOISE_BLOCK = 2**14  # normal draws made at a time
 _BUFFERS = ("_fused", "_shuffled", "_noise", "_evaluation", "_held_out")  # made anew in a copy
+
+
+class Watcher(Protocol):
+    """Who is told what a trainer does."""
+
+    def step(self, record: StepRecord) -> None: ...
+    def changed(self, settings: Settings) -> None: ...
 
 
 class Diverged(ArithmeticError):
@@ -144,6 +151,8 @@ class Trainer:
         if not math.isfinite(log_scale):
             raise ValueError(f"log_scale: expected a finite number, got {log_scale!r}")
         self.log_scale = float(log_scale)
+        self.config: Any = None  # what says all of this, where a Config has made this trainer
+        self.watcher: Watcher | None = None
         if self.held_out is not None and self.held_out.shape[1] != model.data_dim:
             raise ValueError(f"held_out: expected shape (M, {model.data_dim}), got {self.held_out.shape}")
         self.reset()
@@ -181,7 +190,7 @@ class Trainer:
         """What a copy or a pickle is made of: the run, without its buffers, whose arrays are views of each other."""
         state = {name: value for name, value in self.__dict__.items() if name not in _BUFFERS}
         state |= {name: state[name].copy() for name in ("theta", "phi", "theta_state", "phi_state")}
-        return state
+        return state | {"watcher": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -205,8 +214,12 @@ class Trainer:
     def settings(self, new: Settings) -> None:
         expect(isinstance(new, Settings), "settings", "Settings", new)
         new = replace(new, batch_size=min(new.batch_size, len(self.x)))
+        if new == self._settings:
+            return
         self._check_room(new)
         old, self._settings = self._settings, new
+        if self.watcher is not None:
+            self.watcher.changed(new)
         if new.optimizer != old.optimizer:
             self._forget_moments()
         if (new.batch_size, new.samples) != (old.batch_size, old.samples):
@@ -219,7 +232,7 @@ class Trainer:
 
     @update.setter
     def update(self, update: Update) -> None:
-        self._settings = replace(self._settings, update=update)
+        self.settings = replace(self._settings, update=update)
 
     # ----- one step -----
 
@@ -233,13 +246,16 @@ class Trainer:
         undo = self.snapshot() if evaluating or len(self.update.substeps) > 1 else None
         try:
             with OneThread():
-                return self._step(before)
+                record = self._step(before)
         except NotFinite as problem:
             if undo is None:  # the one gradient was not finite: nothing has moved
                 self.draw_count -= 1
             else:
                 self.restore(undo)
             raise Diverged(self.step_count + 1, problem.what) from None
+        if self.watcher is not None:
+            self.watcher.step(record)
+        return record
 
     def _step(self, before: Evaluation | None) -> StepRecord:
         norms: tuple[float | None, float | None] = (None, None)

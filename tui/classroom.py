@@ -23,6 +23,7 @@ class Stage(Protocol):
     session: Session
 
     def begin(self, make: Callable[[], Run]) -> None: ...
+    async def go_back(self, run: dict[str, Any] | None = None) -> None: ...
     def focus_panel(self, name: str) -> None: ...
     def paint(self) -> None: ...
     def notify(self, message: str) -> None: ...
@@ -47,6 +48,14 @@ async def play(app: Stage, lesson: Lesson) -> None:
         await measure(app, lesson)
         return
     app.begin(lesson.open)
+    home = app.session.before
+    if await play_phases(app, lesson):
+        await app.go_back(home)
+        app.notify("Back at your run; R returns to that of the lesson.")
+
+
+async def play_phases(app: Stage, lesson: Lesson) -> bool:
+    """Predict, watch, compare; False if the user has taken the run over."""
     app.session.meter = true_meter(app.session)
     if lesson.look_at:
         app.focus_panel(lesson.look_at[0])
@@ -56,22 +65,25 @@ async def play(app: Stage, lesson: Lesson) -> None:
         text = f"{phase.text}\n\n**{phase.question}**"
         guess = await app.push_screen_wait(Card(heading, text, phase.choices, "choose what you expect"))
         if guess is None:
-            return
+            return True
         rows = await watch(app, phase)
         if rows is None:
-            app.notify("You have taken over: the lesson ends here, the run is yours.")
-            return
+            app.notify(
+                "You have taken over: the lesson ends here, the run is yours. R returns to yours of before."
+            )
+            return False
         answer = phase.answer(rows)
         right += answer == guess
         verdict = "As you predicted" if answer == guess else f"You predicted: {phase.choices[guess]}"
         text = f"**{verdict}.** What happened: {phase.choices[answer]}.\n\n{phase.explain(rows)}"
         if number < len(lesson.phases):
             if await app.push_screen_wait(Card(heading, text, ["go on", LEAVE])) != 0:
-                return
+                return True
             continue
         finish = f"finish ({right} of {number} predicted)"
         if await app.push_screen_wait(Card(heading, text, [finish, "measure all claims of this lesson"])) == 1:
             await measure(app, lesson)
+    return True
 
 
 async def watch(app: Stage, phase: Phase) -> list[dict[str, float]] | None:

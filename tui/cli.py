@@ -40,6 +40,9 @@ examples:
   tinyvae train --steps 2000 --out run.csv      the same without a screen
   tinyvae train --steps 500 --freeze theta      only the encoder learns
   tinyvae lessons check                         the essay's claims against their numbers
+  tinyvae train --record run.sqlite             a run that is a file: kill it, and
+  tinyvae resume run.sqlite                     it goes on bit for bit; with --app, on the screen
+  tinyvae replay run.sqlite other.sqlite        the whole history on the screen, beside that of another run
 
 exit codes: 0 good; 1 a claim of a lesson failed; 2 bad input, or a file that cannot be read or written;
   3 the run diverged; 129, 130, 143 ended by a signal (SIGHUP, Ctrl-C, SIGTERM); 141 the reader of the output has left
@@ -197,7 +200,15 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version")
 
-    commands = top.add_subparsers(dest="command", metavar="{train,lessons}", parser_class=Parser)
+    kept = screen.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--record", metavar="FILE", help="record the run in this file, not among the last ten runs"
+    )
+    kept.add_argument("--no-record", action="store_true", help="do not record it at all")
+
+    commands = top.add_subparsers(
+        dest="command", metavar="{train,lessons,runs,resume,replay,export}", parser_class=Parser
+    )
     shared = run_options()
     for action in shared._actions:  # an option given before `train` must not be reset by one that was not
         action.default = argparse.SUPPRESS
@@ -206,6 +217,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     train.add_argument("--steps", type=arguments.whole(1), metavar="N", help="how many steps (default: 1000)")
     train.add_argument("--out", metavar="FILE", help="write one record a step to this .jsonl or .csv file")
+    train.add_argument(
+        "--record", metavar="FILE", default=argparse.SUPPRESS, help="record the run in this file"
+    )
     train.add_argument("--force", action="store_true", help="overwrite the file of --out if there is one")
     train.add_argument(
         "--every",
@@ -228,7 +242,39 @@ def parser() -> argparse.ArgumentParser:
         metavar="K",
         help="of data and runs (default: 0)",
     )
+    add_recorded(commands)
     return top
+
+
+def add_recorded(commands: Any) -> None:
+    """What there is for recorded runs; RUN is a file, or the name of one that `tinyvae runs` lists."""
+    runs = commands.add_parser(
+        "runs", help="recorded runs: list, keep RUN NAME, columns", description="Recorded runs."
+    )
+    runs.add_argument("what", nargs="?", choices=("list", "keep", "columns"), default="list")
+    runs.add_argument("names", nargs="*", metavar="RUN NAME", help="keep: which run, and the name that it gets")
+    resume = commands.add_parser(
+        "resume", help="go on with a recorded run, bit for bit", description="Go on with a recorded run."
+    )
+    resume.add_argument("file", metavar="RUN")
+    resume.add_argument(
+        "--steps", type=arguments.whole(1), metavar="N",
+        help="how many, from the run's beginning (default: as many as it was to have)",
+    )  # fmt: skip
+    resume.add_argument("--app", action="store_true", help="on the screen")
+    replay = commands.add_parser(
+        "replay", help="a recorded run on the screen, to look back, to branch, to compare with a second one",
+        description="A recorded run on the screen; its file stays as it is.",
+    )  # fmt: skip
+    replay.add_argument("file", nargs="?", metavar="RUN", help="default: the last one")
+    replay.add_argument("other", nargs="?", metavar="OTHER", help="a run to compare it with")
+    export = commands.add_parser(
+        "export", help="the records of a recorded run as another file", description="Export records."
+    )
+    export.add_argument("file", metavar="RUN")
+    export.add_argument("--to", choices=("csv", "jsonl", "npz"), required=True)
+    export.add_argument("--out", metavar="PATH", required=True)
+    export.add_argument("--force", action="store_true", help="overwrite PATH if it is there")
 
 
 def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None]":
@@ -312,13 +358,19 @@ def _run(argv: Sequence[str] | None) -> int:
         from .lessons_cli import lessons
 
         return lessons(args.what, args.names, args.seed)
+    if args.command in ("runs", "resume", "replay", "export"):
+        from . import recordings
+
+        if args.command == "replay" or (args.command == "resume" and args.app):
+            return open_app(None, (), None, args)
+        return int(getattr(recordings, args.command)(args))
     config, schedule, last = config_from(args)
     if args.share is not None:
         warn_of_old_line(config)
     if args.command == "train":
         from .headless import train
 
-        return train(config, args.steps or last or 1000, args.out, schedule, args.force)
+        return train(config, args.steps or last or 1000, args.out, schedule, args.force, args.record)
     if args.serve:
         try:
             from .serve import serve
@@ -330,24 +382,33 @@ def _run(argv: Sequence[str] | None) -> int:
     return open_app(config, schedule, last, args)
 
 
-def open_app(config: "Config", schedule: "Schedule", last: int | None, args: argparse.Namespace) -> int:
-    """Open the app; after it closes, print the last terms."""
+def open_app(config: "Config | None", schedule: "Schedule", last: int | None, args: argparse.Namespace) -> int:
+    """Open the app, on a recorded run where there is no config; after it closes, print the last terms."""
     in_browser = "TEXTUAL_DRIVER" in os.environ  # set by textual-serve
     if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         return complain("the app needs a terminal; here is none. Without one, run: tinyvae train --steps 1000")
     gc.disable()  # until the app has started: nothing that is being loaded is garbage
     os.environ.setdefault("TEXTUAL_FPS", "240")  # how long a change may wait until it is drawn, not how often
-    config.open()  # complain about bad input before the screen changes
+    from . import recordings
+    from .headless import new_file, one_line
+
+    session, paused = None, args.paused
+    if config is None:
+        session, config, paused = *recordings.session_of(args), True
+    else:
+        config.open()  # complain about bad input before the screen changes
+    into = None if args.record is None else new_file(args.record)
     from .app import TinyVAE
 
     charset = args.charset or fitting_charset()
-    app = TinyVAE(config, args.speed, charset, args.fps, run=not args.paused, schedule=schedule, until=last)
+    app = TinyVAE(config, args.speed, charset, args.fps, not paused, schedule, last, session)
+    if not args.no_record:
+        app.session.record_to = recordings.automatic if into is None else lambda _: recordings.free(into)
     signals.listen(app.end)
     if in_browser:
         signals.end_with_parent(app.end)
     app.run()
-    from .headless import one_line
-
+    app.session.close()
     session, code = app.session, app.return_code or GOOD
     with last_words(code):
         print(one_line(session.history.row(session.step), session.data.name))
@@ -355,6 +416,10 @@ def open_app(config: "Config", schedule: "Schedule", last: int | None, args: arg
             print(f"the same run again: tinyvae --share {session.share_string}")
         if session.share_string_of_other:
             print(f"the run before the branch: tinyvae --share {session.share_string_of_other}")
+        if session.unrecorded:
+            print(f"tinyvae: {printable(session.unrecorded)}", file=sys.stderr)
+        if session.file is not None:
+            print(f"recorded: tinyvae replay {printable(session.file)}")
     return DIVERGED if session.stopped and code == GOOD else code
 
 

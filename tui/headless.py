@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tinyvae import Diverged, StepRecord
+from tinyvae import record as begin_to_record
 from tinyvae.records import RecordWriter
 from tinyvae.references import references
+from tinyvae.runfile import Recorder, RunFile
 from tinyvae.runs import Config, Run, Schedule, scheduled_steps, share
 
 from .console import Console
@@ -40,19 +42,63 @@ def opening_lines(run: Run) -> list[str]:
     return [] if run.data.truth is not None else [run.data.description, *run.data.notes]
 
 
-def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), force: bool = False) -> int:
-    """Train for `steps` steps; returns the exit code. Bad input raises ValueError or OSError."""
+def train(
+    config: Config,
+    steps: int,
+    out: str | None,
+    schedule: Schedule = (),
+    force: bool = False,
+    into: str | None = None,
+) -> int:
+    """Train for `steps` steps; returns the exit code. Bad input raises ValueError or OSError.
+
+    out: a file for one record a step; into: the file in which the run is recorded.
+    """
     run = config.open()
-    trainer, name, console = run.trainer, run.data.name, Console()
-    for at, settings in schedule:
-        if at == 0:
-            trainer.settings = settings
     for line in opening_lines(run):
         print(printable(line))
-    first = last = trainer.record()
+    file = None if into is None else new_file(into)
+    if out is not None and file is not None and Path(out).expanduser().resolve() == file.resolve():
+        raise ValueError(f"out: expected another file than that of --record, got {out}")
     writer = None if out is None else _open(out, config.dataset, force)
-    live = _LiveLines(console, name, steps) if console.is_terminal else _PlainLines(console, name, steps)
-    tally, code, done, problem = Tally(), GOOD, 0, ""
+    recorder = None if file is None else begin_to_record(run.trainer, file, goal=steps)
+    for at, settings in schedule:
+        if at == 0:
+            run.trainer.settings = settings
+    return _train(run, steps, schedule, writer, recorder)
+
+
+def new_file(name: str) -> Path:
+    """A path where nothing is yet."""
+    if (path := Path(name).expanduser()).exists():
+        raise ValueError(
+            f"record: expected a new file, got {name}, which is there already (tinyvae resume goes on)"
+        )
+    return path
+
+
+def go_on(recorded: RunFile, goal: int) -> int:
+    """The rest of a recorded run, up to its step `goal`."""
+    recorder = recorded.resume(goal=goal)
+    assert recorder.run is not None
+    steps = goal - recorded.last
+    return _train(recorder.run, steps, recorded.schedule, None, recorder, recorded.as_said)
+
+
+def _train(
+    run: Run,
+    steps: int,
+    schedule: Schedule,
+    writer: RecordWriter | None,
+    recorder: Recorder | None,
+    as_said: bool = True,
+) -> int:
+    trainer, name, console = run.trainer, run.data.name, Console()
+    first = last = trainer.record()
+    files = [str(one.path) for one in (writer, recorder) if one is not None]
+    begun, end = trainer.step_count, trainer.step_count + steps
+    live = _LiveLines(console, name, end) if console.is_terminal else _PlainLines(console, name, steps)
+    tally, code, done, problem = Tally(), GOOD, begun, ""
     tally.add(first)
     try:
         if writer:
@@ -68,25 +114,32 @@ def train(config: Config, steps: int, out: str | None, schedule: Schedule = (), 
             if last.step < done:  # the terms of the end, whatever was looked at on the way
                 last = trainer.record()
                 tally.add(last)
+        if recorder:
+            recorder.close()
     except KeyboardInterrupt as stop:
         code, problem = exit_code(stop), f"{SAYS[exit_code(stop)]} after step {done}"
     except Diverged as diverged:
         code, problem = DIVERGED, f"the run diverged at {diverged}"
     except OSError as failed:
-        if writer is None or failed.filename != str(writer.path):  # it is the output that fails
+        if failed.filename not in files:  # it is the output that fails
             raise
-        code, problem = BAD_INPUT, f"writing {printable(out)} failed after step {done}: {failed.strerror}"
+        code = BAD_INPUT
+        problem = f"writing {printable(failed.filename)} failed after step {done}: {failed.strerror}"
     finally:
-        if writer:
-            writer.close()
+        for file in (writer, recorder):
+            if file is not None:
+                file.close()
     with last_words(code):
         if problem:
             print(f"tinyvae: {problem}", file=sys.stderr)
         _summary(console, run, first, last, tally)
         if writer:
             print(f"{writer.count} records in {printable(writer.path)}")
-        changes = tuple(change for change in schedule if change[0] < trainer.step_count)
-        print(f"the same run again: tinyvae --share {share(run.resolved, changes, trainer.step_count)}")
+        if recorder:
+            print(f"recorded up to step {recorder.last}: tinyvae replay {printable(recorder.path)}")
+        if as_said:
+            changes = tuple(change for change in schedule if change[0] < trainer.step_count)
+            print(f"the same run again: tinyvae --share {share(run.resolved, changes, trainer.step_count)}")
     return code
 
 

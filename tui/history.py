@@ -5,13 +5,17 @@ start. Snapshots of the parameters are kept at intervals; when there are many, e
 that rewinding stays exact and memory grows by little more than the columns.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyvae import StepRecord
+from tinyvae.records import RecordWriter
+from tinyvae.runfile import RunFile, columns
 from tinyvae.settings import Settings
 from tinyvae.training import Snapshot
 
@@ -25,13 +29,16 @@ class Event:
 
     step: int
     label: str
+    switch: bool = False  # θ or φ was turned on or off
 
 
 class History:
     """Rows of numbers by step; None in a record becomes NaN."""
 
-    def __init__(self, first: StepRecord):
-        self.names = tuple(first.as_row())
+    name = ""  # of a run that another one is compared with
+
+    def __init__(self, first: StepRecord | None = None):
+        self.names = tuple(columns())
         self._place = {name: k for k, name in enumerate(self.names)}
         self._rows: Array = np.empty((1024, len(self.names)))
         self._length = 0
@@ -39,7 +46,25 @@ class History:
         self.snapshots: list[Snapshot] = []
         self.schedule: list[tuple[int, Settings]] = []  # after which step which settings came into force
         self.interval = 16
-        self.append(first)
+        if first is not None:
+            self.append(first)
+
+    @classmethod
+    def of(cls, recorded: RunFile) -> "History":
+        """All that a file holds of a run."""
+        history = cls()
+        history._rows, history._length = np.asarray(recorded.rows(), float), recorded.last + 1
+        history.name = recorded.path.stem
+        history.events, history.schedule = [Event(*event) for event in recorded.events], [*recorded.schedule]
+        for step in recorded.snapshots:
+            history.keep(recorded.snapshot(step)[0])
+        return history
+
+    @property
+    def changes(self) -> list[tuple[int, str, Settings | None]]:
+        """Settings and events, in the order of their steps."""
+        both = [(at, "", settings) for at, settings in self.schedule]
+        return sorted([*both, *((e.step, e.label, None) for e in self.events)], key=lambda change: change[0])
 
     def __len__(self) -> int:
         return self._length
@@ -62,6 +87,20 @@ class History:
     def row(self, step: int) -> dict[str, Any]:
         """The record after `step` steps; NaN where nothing was recorded."""
         return dict(zip(self.names, self._rows[step].tolist()))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All of them, one after the other."""
+        return map(self.row, range(len(self)))
+
+    def write(self, path: Path) -> None:
+        """All records to a new .csv, .jsonl or .npz file; NaN is empty or null."""
+        if path.suffix == ".npz":
+            columns: dict[str, Any] = {name: self.column(name) for name in self.names}
+            np.savez(path, **columns)
+            return
+        with RecordWriter(path, overwrite=True) as writer:
+            for row in self.rows():
+                writer.write_row(row)
 
     def truncate(self, step: int) -> None:
         """Forget everything after `step`, and the changes that were to act on the step after it."""

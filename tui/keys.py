@@ -26,9 +26,13 @@ TABLE = (
     ("b", "branch", "Branch", "Go on from the step you look at; the old run stays in the charts, dimmed", FOOTER),
     ("n", "select(1)", "Next x", "Look at another data point (or click one)", FOOTER),
     ("N", "select(-1)", "Previous x", "Back to the data point before", HIDDEN),
+    ("f", "flip", "Flip", "Panel 2: the posterior as the map, or q, or where all data points are encoded", HIDDEN),
+    ("i", "turn", "Draws", "Panel 5: data and decoder, draws beside the data, draws, the decoder over z", HIDDEN),
+    ("left_square_bracket", "axis(0)", "Axis →", "Panel 5: another column across (and ] another one up)", HIDDEN),
+    ("right_square_bracket", "axis(1)", "Axis ↑", "Panel 5: another column up", HIDDEN),
     ("u", "units('bits')", "Nats/bits", "Write the terms in nats or in bits", HIDDEN),
     ("m", "units('total')", "Mean/sum", "Write the terms per data point or summed over the data", HIDDEN),
-    ("o", "units('loss')", "ELBO/loss", "Write the ELBO or the loss, which is its negative", HIDDEN),
+    ("o", "units('loss')", "ELBO/loss", "Write the ELBO or the loss, which is its negative, in every panel", HIDDEN),
     ("z", "zoom", "Zoom", "Charts show all steps, or the last 2000, 500 or 100", HIDDEN),
     ("up", "zoom_by(0.5)", "Zoom in", "Charts show half as many steps (or turn the wheel)", HIDDEN),
     ("down", "zoom_by(2.0)", "Zoom out", "Charts show twice as many steps", HIDDEN),
@@ -36,14 +40,15 @@ TABLE = (
     ("full_stop", "pan(0.25)", "Later", "Charts show later steps; at the end they follow the run again", HIDDEN),
     ("y", "scale", "Scale", "Charts are linear or symlog: logarithmic away from 0", HIDDEN),
     ("v", "values", "Values", "A table of every step: each term and its change", HIDDEN),
-    ("g", "gap", "Gap", "Split KL to the posterior: what the best q of the family misses, and the rest", HIDDEN),
+    ("g", "gap", "Gap", "Split KL posterior: what the best q of the family misses, and the rest", HIDDEN),
     ("G", "gap_every", "Gap every 50", "Split it at every 50 steps while running, or no longer", HIDDEN),
     ("w", "landscape", "Landscape", "The terms around the present point, θ across and φ up, with the path", HIDDEN),
     ("a", "settings", "Adjust", "Learning rates, updates of θ and φ per step, optimiser, samples, batch", FOOTER),
     ("x", "share", "Share", "One line of text that opens this run again, bit for bit", HIDDEN),
-    ("k", "smooth", "Smooth", "Charts show running means over 25 steps, or the values themselves", HIDDEN),
+    ("k", "smooth", "Smooth", "Charts show the mean of 25 steps through what each step gave, or only that", HIDDEN),
     ("l", "lessons", "Lessons", "The essay's claims, one by one: predict, watch, compare", FOOTER),
     ("r", "reset", "Reset", "Back to step 0 with the same initial weights", FOOTER),
+    ("R", "go_back", "Return", "Back to the run before: undoes a reset, another dataset or model, a lesson", HIDDEN),
     ("d", "dataset", "Dataset", "Begin a new run on another dataset", FOOTER),
     ("M", "model", "Model", "Begin a new run with another model, data or seed", HIDDEN),
     ("c", "code", "Code", "The source code behind the focused panel", FOOTER),
@@ -61,6 +66,8 @@ SHOWN_AS = {
     "up": "↑",
     "down": "↓",
     "comma": ",",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
     "full_stop": ".",
 }  # fmt: skip
 IN_FOOTER = {"plus,equals_sign": "+/-", "left": "←/→"}  # one entry there stands for two keys
@@ -72,7 +79,10 @@ def bindings(panels: int = PANELS) -> list[Binding]:
         Binding(key, action, name, show=shown, tooltip=what, key_display=IN_FOOTER.get(key, SHOWN_AS.get(key)))
         for key, action, name, what, shown in TABLE
     ]
-    return made + [Binding(str(k), f"tab({k})", f"Panel {k}", show=False) for k in range(1, panels + 1)]
+    pause = Binding("space", "pause", "Pause", tooltip=TABLE[0][3])  # in place of Run while running
+    return [made[0], pause, *made[1:]] + [
+        Binding(str(k), f"tab({k})", f"Panel {k}", show=False) for k in range(1, panels + 1)
+    ]
 
 
 def markdown(panels: int = PANELS) -> str:

@@ -10,10 +10,13 @@ from tinyvae import TERMS
 from tinyvae.exact.gap import GapSplit
 
 from .history import History
+from .output import printable
 from .terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, Quantity
+from .terms import TERMS as OF_TERMS
 
 Array = NDArray[Any]
 
+BRANCHED = (LOG_PX, ELBO, KL_POSTERIOR)  # what is said of a branch
 RECENT = 50  # steps over which a note counts
 
 
@@ -25,14 +28,17 @@ def note(history: History, other: History | None, step: int) -> str:
     row = history.row(step)
     if other is not None and step < len(other):
         old = other.row(step)
-        differences = [f"{t.name} {row[t.key] - old[t.key]:+.4f}" for t in (LOG_PX, ELBO, KL_POSTERIOR)]
+        names = {t: t.short for t in OF_TERMS.values()} if other.name else {t: t.name for t in BRANCHED}
+        differences = [f"{name} {row[t.key] - old[t.key]:+.4f}" for t, name in names.items()]
         changes = ", ".join(differences).replace("-", "−")
-        return f"This branch minus the old run at this step: {changes}."
+        whose = f"Minus {printable(other.name)}" if other.name else "This branch minus the old run at this step"
+        return f"{whose}: {changes}."
     if step == 0:
         return "Nothing has been learned yet: q and the decoder are random."
-    on = np.stack([moves(history, "theta"), moves(history, "phi")])[:, max(0, step - RECENT) : step]
+    on = np.stack([moves(history, "theta"), moves(history, "phi")])[:, :step]
     others = np.flatnonzero((on != on[:, -1:]).any(axis=0))  # steps with other switches than this one
-    steps = on.shape[1] - (int(others[-1]) + 1 if len(others) else 0)
+    switched = int(others[-1]) + 1 if len(others) else 0
+    steps = min(step - switched, RECENT)
     change = {t: np.diff(history.column(t)[step - steps : step + 1]) for t in TERMS}
     theta_on, phi_on = on[:, -1]
     if (beta := row["beta"]) != 1 and (theta_on or phi_on):
@@ -42,7 +48,9 @@ def note(history: History, other: History | None, step: int) -> str:
     if not theta_on:
         if not phi_on:
             return "Both are frozen: nothing can move."
-        return f"θ is frozen, {LOG_PX.name} stands still: each nat the ELBO gains, {KL_POSTERIOR.name} loses."
+        gained = np.nan_to_num(row["elbo"] - history.row(switched)["elbo"])
+        changes = f"ELBO {gained:+.4f}, {KL_POSTERIOR.name} {-gained:+.4f}".replace("-", "−")
+        return f"θ is frozen, {LOG_PX.name} stands still: since step {switched} {changes}."
     if not phi_on:
         if change["kl_posterior"].sum() > 0:
             return "φ is frozen: q stays where it is while θ moves the posterior away from it."
@@ -81,7 +89,7 @@ def invariants(history: History, update: Any) -> tuple[Invariant, Invariant]:
 
 def _invariant(history: History, update: Any, group: str, sign: str, term: Quantity) -> Invariant:
     values, frozen = history.column(term.key), ~moves(history, group)
-    broken = np.flatnonzero(frozen & (values[1:] != values[:-1]))
+    broken = np.flatnonzero(frozen & (np.abs(np.diff(values)) > 0))
     now = not getattr(update, group) or getattr(update, f"{group}_steps") == 0
     says = f"{sign} frozen ⇒ {term.name} constant"
     return Invariant(says, now, int(frozen.sum()), int(broken[0]) + 1 if len(broken) else None)

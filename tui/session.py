@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tinyvae import Diverged, StepRecord, Target
 from tinyvae.evaluation import Evaluation
 from tinyvae.exact.gap import GapSplit, split_gap
-from tinyvae.records import FORMATS, RecordWriter
+from tinyvae.records import FORMATS
 from tinyvae.references import TOLERANCE, Reference, references
+from tinyvae.runfile import Recorder, RunFile, create
 from tinyvae.runs import Config, Run, Schedule, share
 from tinyvae.settings import Settings
 
@@ -36,17 +37,43 @@ PHASES = (  # of one step, for slow motion
     "update φ",
     "update θ",
 )
+OF_ALL_RUNS = ("clock", "units", "speed", "gap_every", "record_to", "unrecorded", "before")
 SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, np.inf)  # steps per second
 
 
 class Session:
     """One run on screen. `speed` is in steps per second; `viewed` is the step looked at, None for the live end."""
 
-    def __init__(self, config: Config, speed: float = 50.0, clock: Callable[[], float] = perf_counter):
+    def __init__(
+        self,
+        config: Config,
+        speed: float = 50.0,
+        clock: Callable[[], float] = perf_counter,
+        schedule: Schedule = (),
+        make: Callable[[], Run] | None = None,
+    ):
         self.clock, self.units = clock, Units()
         self.speed, self.running = speed, False
         self.gap_every = 0  # split the gap at every so many steps; 0: only when asked
-        self.open(config)
+        self.record_to: Callable[[str], Path] | None = (
+            None  # a new file for a run of these data; None: not recorded
+        )
+        self.unrecorded = ""  # why no more is recorded
+        self.before: dict[str, Any] = {}  # the run before this one, to come back to
+        self.open_run(make or config.open, schedule)
+
+    @classmethod
+    def of_file(cls, recorded: RunFile, speed: float, append: bool = False) -> "Session":
+        """A recorded run with its whole history, at its end; `append`: what it does next is recorded in its file."""
+        run = recorded.open()
+        session = cls(run.config, speed, make=run.config.open if recorded.as_said else recorded.open)
+        if append:
+            session.file, session.recorder = recorded.path, recorded.resume(session.trainer)
+        else:
+            recorded.at(trainer=session.trainer)
+        session.history = History.of(recorded)
+        session._replayed = (-1, session._replayed[1])
+        return session
 
     def open(self, config: Config, schedule: Schedule = ()) -> None:
         """Begin another run. Raises ValueError and keeps the present run if the config is not good.
@@ -59,6 +86,7 @@ class Session:
         """Begin the run that `make` makes; it is called twice, the second one is for looking back."""
         run, again = make(), make()
         run.trainer.evaluate()  # if this fails, the present run goes on
+        self.before = self._put_aside() if hasattr(self, "trainer") else {}
         self._make = make
         self.config, self.resolved, self.data = run.config, run.resolved, run.data
         self.model, self.trainer = run.model, run.trainer
@@ -75,6 +103,17 @@ class Session:
         self._first_settings = self.trainer.settings
         self._begin()
         self.planned.extend(schedule)
+
+    def _put_aside(self) -> dict[str, Any]:
+        """All that this run is; its file is closed meanwhile."""
+        self.close()
+        return {name: value for name, value in vars(self).items() if name not in OF_ALL_RUNS}
+
+    def return_to(self, run: dict[str, Any]) -> None:
+        """Go on with a run that was `before`; this one then is."""
+        self.before = self._put_aside()
+        vars(self).update(run, units=replace(self.units, total=0))
+        self.run(False)
 
     def reset(self) -> None:
         """Back to step 0 with the same initial weights and the present settings."""
@@ -118,6 +157,8 @@ class Session:
         self.history = History(self.trainer.record())
         self.history.keep(self.trainer.snapshot())
         self._replayed: tuple[int, Evaluation] = (0, evaluation)
+        self.recorder: Recorder | None = None
+        self.file: Path | None = None  # in which the run is recorded
 
     # ----- going on -----
 
@@ -138,11 +179,16 @@ class Session:
             return False
         while self.planned and self.planned[0][0] == self.step:
             self._apply(self.planned.pop(0)[1], "shared")
+        self._begin_to_record()
         try:
             record = self.trainer.step()
         except Diverged as problem:
             self.stopped, self.running = str(problem), False
             return False
+        except OSError as problem:  # of the file: the step itself was made
+            assert self.recorder is not None and self.recorder.latest is not None
+            record = self.recorder.latest
+            self._stop_recording(problem)
         (publish or self.take)(record)
         return True
 
@@ -151,6 +197,45 @@ class Session:
         self.history.append(record)
         if self.history.wants_snapshot(record.step):
             self.history.keep(self.trainer.snapshot())
+
+    # ----- the file -----
+
+    def _begin_to_record(self) -> None:
+        """With its first step a run gets a file; where it had been put aside, it goes on in the file that it has."""
+        if self.record_to is None or self.recorder is not None:
+            return
+        try:
+            if self.file is None or not self.file.exists():
+                self.file = self.record_to(self.data.name)
+                create(
+                    self.trainer, self.file, self.history.rows(), self.history.snapshots, self.history.changes
+                )
+            self.recorder = Recorder(self.trainer, self.file)
+        except (OSError, ValueError) as problem:
+            self._stop_recording(problem)
+
+    def _stop_recording(self, problem: Exception) -> None:
+        self.record_to = self.recorder = None
+        self.unrecorded = (
+            f"{problem.filename}: {problem.strerror}" if isinstance(problem, OSError) else f"{problem}"
+        )
+
+    def save(self) -> None:
+        """While the run stands still: write what is left of its last second."""
+        try:
+            if self.recorder is not None:
+                self.recorder.flush(when_due=True)
+        except OSError as problem:
+            self._stop_recording(problem)
+
+    def close(self) -> None:
+        """Write what there is, and let go of the file."""
+        recorder, self.recorder = self.recorder, None
+        try:
+            if recorder is not None:
+                recorder.close()
+        except OSError as problem:
+            self._stop_recording(problem)
 
     def advance(self, seconds: float, publish: Callable[[StepRecord], Any] | None = None) -> int:
         """Train for about so long, at no more than `speed`; returns the number of steps taken.
@@ -195,9 +280,14 @@ class Session:
 
     def _apply(self, settings: Settings, label: str) -> None:
         self.viewed = None
-        self.trainer.settings = settings
+        if self.file is not None:
+            self._begin_to_record()
+        before, self.trainer.settings = self.trainer.update, settings
         self.history.schedule.append((self.step, self.trainer.settings))
-        self.history.events.append(Event(self.step, label))
+        now = self.trainer.update
+        self.history.events.append(Event(self.step, label, (before.theta, before.phi) != (now.theta, now.phi)))
+        if self.recorder is not None:
+            self.recorder.changed(None, label)
 
     def change_speed(self, by: int) -> None:
         place = int(np.argmin([abs(np.log(min(s, 1e4) / min(self.speed, 1e4))) for s in SPEEDS]))
@@ -230,7 +320,10 @@ class Session:
             step, evaluation = self.step, self.trainer.evaluate()
         else:
             step, evaluation = self.viewed, self._replay(self.viewed)
-        return View(step, self.history.row(step), evaluation, self.model, self.selected, self.truth, self.meter)
+        row = self.history.row(step)
+        if np.isnan(row["log_px"]):  # of a recorded run that was not evaluated at every step
+            row |= vars(evaluation.terms)
+        return View(step, row, evaluation, self.model, self.selected, self.truth, self.meter)
 
     def _replay(self, step: int) -> Evaluation:
         if self._replayed[0] != step:
@@ -256,6 +349,8 @@ class Session:
         if self.viewed is None:
             return False
         step = self.viewed
+        self.close()
+        self.file = None  # the branch gets one of its own
         self._replay_to(step)
         self.other = self.history.copy()
         self.history.truncate(step)
@@ -335,16 +430,12 @@ class Session:
     @property
     def would_be_lost(self) -> bool:
         """Whether closing now would lose steps that no line of text brings back and no export has saved."""
-        return not self.share_string and self._exported != self.step
+        return not self.share_string and self._exported != self.step and self.recorder is None
 
     def export_records(self, folder: Path) -> None:
         """All records so far as records.csv, .jsonl and .npz, and the share string; NaN is empty or null."""
-        for suffix in FORMATS:
-            with RecordWriter(folder / f"records{suffix}", overwrite=True) as writer:
-                for step in range(len(self.history)):
-                    writer.write_row(self.history.row(step))
-        columns: dict[str, Any] = {name: self.history.column(name) for name in self.history.names}
-        np.savez(folder / "records.npz", **columns)
+        for suffix in (*FORMATS, ".npz"):
+            self.history.write(folder / f"records{suffix}")
         if self.share_string:
             (folder / "share.txt").write_text(f"tinyvae --share {self.share_string}\n", encoding="utf-8")
         self._exported = self.step

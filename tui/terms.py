@@ -16,8 +16,8 @@ class Quantity:
     key: str  # its name in the code, in records and in files
     symbol: str  # as in the identity
     formula: str  # what the symbol means
-    name: str  # in a sentence
-    short: str  # in a legend, or at the head of a column
+    name: str  # everywhere else
+    short: str  # the same where there is no room for it
     dark: str  # its colour on a dark ground
     light: str
     sentence: str
@@ -38,18 +38,18 @@ RECONSTRUCTION = Quantity(
 )  # fmt: skip
 KL_PRIOR = Quantity(
     "kl_prior", "KL(q‖p(z))", "KL(q‖p(z)) = ½ [tr(C Cᵀ) + |mean|² − L] − Σ log C_ii",
-    "KL to prior", "KL prior", *_PINK,
+    "KL prior", "KL prior", *_PINK,
     "how far q is from the prior, N(0, 1). Only φ can change it. Mind the minus sign before it.",
 )  # fmt: skip
 KL_POSTERIOR = Quantity(
     "kl_posterior", "KL(q‖pθ(z|x))", "KL(q‖pθ(z|x)) = ∫ q(z|x) [log q(z|x) − log pθ(z|x)] dz",
-    "KL to posterior", "KL post.", *_RED,
+    "KL posterior", "KL post.", *_RED,
     "how far q is from the posterior. Never negative.",
 )  # fmt: skip
 ELBO = Quantity(
     "elbo", "ELBO", "ELBO = E_q[log pθ(x|z)] − KL(q‖p(z)), and its gradient by the chain rule",
     "ELBO", "ELBO", *_ORANGE,
-    "reconstruction − KL to prior. Training raises this; log p is never below it.",
+    "reconstruction − KL prior. Training raises this; log p is never below it.",
 )  # fmt: skip
 RESIDUAL = Quantity(
     "residual", "residual", "log_px − (reconstruction − kl_prior + kl_posterior)", "residual", "residual", *_PLAIN,
@@ -63,11 +63,11 @@ TARGET_MOVED = Quantity(
 Q_RECOVERED = Quantity(
     "kl_posterior_by_phi", "−Δφ KL(q‖pθ(z|x))", "−kl_posterior_by_phi",
     "q recovered", "q recovered", *_ORANGE,
-    "by how much φ lowered KL to posterior in a step.",
+    "by how much φ lowered KL posterior in a step.",
 )  # fmt: skip
 
 HELD_OUT = Quantity(
-    "held_out_log_px", "log pθ(x), held out", "log pθ(x) of points that are not trained on", "held-out log p",
+    "held_out_log_px", "log pθ(x), held out", "log pθ(x) of points that are not trained on", "log p, held out",
     "held out", *_YELLOW,
     "log p of fresh points from the truth, or of rows kept back from a file. Learning by heart leaves it behind.",
 )  # fmt: skip
@@ -80,3 +80,9 @@ def standing(row: Mapping[str, Any]) -> str:
 
 TERMS = {term.key: term for term in (LOG_PX, RECONSTRUCTION, KL_PRIOR, KL_POSTERIOR, ELBO)}
 QUANTITIES = TERMS | {other.key: other for other in (RESIDUAL, TARGET_MOVED, Q_RECOVERED, HELD_OUT)}
+TURNED = {
+    LOG_PX.key,
+    RECONSTRUCTION.key,
+    ELBO.key,
+    HELD_OUT.key,
+}  # written as their negatives where the loss is

@@ -13,6 +13,10 @@ for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(_name, None)
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
+import tempfile  # noqa: E402
+
+_runs = tempfile.TemporaryDirectory(prefix="tinyvae-benchmarks-")  # not where the user's runs are
+os.environ["TINYVAE_RUNS"] = _runs.name
 import argparse  # noqa: E402
 import platform  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -2,7 +2,9 @@
 
 lines: command lines · shares: share lines · sequences: a session against a fresh run · keys: keys and resizes in a
 real terminal (--count keys, a resize to every 20) · any-key: keys in process with slow workers · memory: a long run
-(--count steps headless, a twentieth of them in the app). Exit code 1 if anything failed.
+(--count steps headless, a twentieth of them in the app). Run files: kills · flips · fuzz · prefixes (--count, or
+all) · full, full-disk (--count times 4 KiB; the second on a file system of its own, as root) · long (--count steps,
+evaluated at every 1000th) · long-evaluated (at every step). Exit code 1 if anything failed.
 """
 
 import argparse
@@ -10,15 +12,25 @@ import asyncio
 import os
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+_runs = tempfile.TemporaryDirectory(prefix="tinyvae-campaign-")  # not where the user's runs are
+os.environ["TINYVAE_RUNS"] = _runs.name
 
-from . import command_lines, keys, memory, runner, sequences, share_lines  # noqa: E402
+from . import command_lines, keys, memory, run_files, runner, sequences, share_lines  # noqa: E402
 
-CASES = {"lines": command_lines.case, "shares": share_lines.case, "sequences": sequences.case}
+CASES = {
+    "lines": command_lines.case,
+    "shares": share_lines.case,
+    "sequences": sequences.case,
+    "kills": run_files.killed,
+    "flips": run_files.flipped,
+    "fuzz": run_files.fuzzed,
+}
 COUNTS = {
     "lines": 10_000,
     "shares": 10_000,
@@ -26,6 +38,14 @@ COUNTS = {
     "keys": 10_000,
     "any-key": 10_000,
     "memory": 1_000_000,
+    "kills": 200,
+    "flips": 500,
+    "fuzz": 1000,
+    "prefixes": 1_000_000,
+    "full": 120,
+    "full-disk": 120,
+    "long": 1_000_000,
+    "long-evaluated": 100_000,
 }
 
 
@@ -40,7 +60,17 @@ def main() -> int:
     count, started = args.count or COUNTS[args.name], time.monotonic()
     failures: list[str] = []
     if args.name in CASES:
-        outcomes, failures = runner.play(CASES[args.name], args.seed, args.first, count, args.seconds)
+        longest = 120.0 if args.name == "kills" else runner.LONGEST
+        outcomes, failures = runner.play(CASES[args.name], args.seed, args.first, count, args.seconds, longest)
+    elif args.name == "prefixes":
+        outcomes, failures = run_files.prefixes(count, args.seconds)
+    elif args.name in ("full", "full-disk"):
+        outcomes, failures = run_files.full(count, args.seconds, args.name == "full-disk")
+    elif args.name in ("long", "long-evaluated"):
+        outcomes = Counter(steps=count)
+        begin, end = run_files.long(count, 1 if "evaluated" in args.name else 1000, print)
+        if end > begin + 32:
+            failures.append(f"memory grew from {begin:.0f} to {end:.0f} MiB")
     elif args.name == "memory":
         outcomes = Counter(steps=count)
         for begin, end in (memory.headless(count, print), asyncio.run(memory.in_the_app(count // 20, print))):

@@ -27,11 +27,12 @@ from tinyvae.tui import keys
 from tinyvae.tui.app import TinyVAE
 from tinyvae.tui.history import History
 from tinyvae.tui.palette import DARK, LIGHT, background
-from tinyvae.tui.terms import TERMS
+from tinyvae.tui.terms import ELBO, KL_POSTERIOR, KL_PRIOR, LOG_PX, TERMS
 from tinyvae.tui.widgets.charts import BoundChart, StepChart
 from tinyvae.tui.widgets.identity import Identity
+from tinyvae.tui.widgets.identity import size as size_of
 from tinyvae.tui.widgets.panel import Panel
-from tinyvae.tui.widgets.spaces import DataPanel
+from tinyvae.tui.widgets.spaces import DataPanel, LatentPanel
 
 SMALL = Config(dataset="arc", n=40, hidden=(8,), batch_size=16)
 WIDE = (120, 36)
@@ -145,6 +146,10 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "b": (("S", "left", "left"), lambda app: (app.session.step, app.session.viewed), (10, 8), (8, None)),
     "n": ((), lambda app: app.session.selected, 0, 1),
     "N": ((), lambda app: app.session.selected, 0, 39),
+    "f": ((), lambda app: app.query_one(LatentPanel).border_subtitle or "", "", "q as the map"),
+    "i": ((), lambda app: app.query_one(DataPanel).shown, 0, 1),
+    "left_square_bracket": ((), lambda app: app.query_one(DataPanel).axes, [0, 1], [1, 1]),
+    "right_square_bracket": ((), lambda app: app.query_one(DataPanel).axes, [0, 1], [0, 0]),
     "u": ((), lambda app: "bits per" in identity(app), False, True),
     "m": ((), lambda app: "of 40 points" in identity(app), False, True),
     "o": ((), lambda app: "loss" in identity(app), False, True),
@@ -158,6 +163,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "w": ((), screen_name, "Screen", "LandscapeScreen"),
     "x": ((), lambda app: app.clipboard == app.session.share_string, False, True),
     "r": (("S",), lambda app: app.session.step, 10, 0),
+    "R": (("S", "r"), lambda app: app.session.step, 0, 10),
     "d": ((), screen_name, "Screen", "Choose"),
     "c": ((), screen_name, "Screen", "Code"),
     "e": ((), files, set(), EXPORTED),
@@ -166,7 +172,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any], Any, Any]] = {
     "comma": (("S", "S", "S", "up"), subtitle, "last 15 steps", "steps 11–26"),
     "full_stop": (("S", "S", "S", "up", "comma"), subtitle, "steps 11–26", "last 15 steps"),
     "M": ((), screen_name, "Screen", "NewRun"),
-    "k": ((), lambda app: "mean of 25 steps" in subtitle(app), False, True),
+    "k": ((), lambda app: "each step" in subtitle(app), False, True),
 } | {
     str(number): (("2",) if number == 1 else (), lambda app: app.focused.id, "latent" if number == 1 else "bound", id)
     for number, id in enumerate(("bound", "latent", "chase", "parts", "data", "pursuit"), 1)
@@ -282,6 +288,63 @@ async def test_bits_sums_and_the_loss_are_only_another_way_to_write():
         assert state_of(app) == before
 
 
+async def test_header_and_legends_of_a_frame_are_of_one_step_while_the_engine_is_ahead():
+    async with opened() as (app, pilot):
+        await press(pilot, "S")
+        for _ in range(3):
+            app.session.step_once()  # the plots are drawn a little after the panels were told to
+        app.paint(panels=False)  # as a switch does while running
+        chart = app.query_one(BoundChart)
+        chart.plot = None
+        row, legend = app.session.history.row(10), chart.render_line(0).text
+        assert minus(f"{row['elbo']:.4f}") in identity(app).splitlines()[1]
+        assert minus(f"ELBO {row['elbo']:.4f}")[:10] in legend
+
+
+async def test_the_loss_is_written_in_the_identity_the_charts_and_the_table():
+    async with opened() as (app, pilot):
+        await press(pilot, "s", "o")
+        row = app.session.history.row(1)
+        first, second = identity(app).splitlines()[:2]
+        assert first.split()[0] == "−log" and "loss" in first
+        for name in ("log_px", "reconstruction", "elbo"):
+            assert minus(f"{-row[name]:.4f}") in second
+        assert first.count("+") == 1 and first.index("+") < first.index(
+            "KL(q‖p(z))"
+        )  # −recon + KL prior − KL posterior
+        legend = app.query_one(BoundChart).plot.strips[0].text
+        assert all(name in legend for name in ("−log p", "loss"))
+        await press(pilot, "v")
+        assert "loss" in shown(app) and minus(f"{-row['elbo']:.4f}") in shown(app)
+
+
+async def test_the_footer_says_what_the_space_key_does_now():
+    async with opened(speed=0.5) as (app, pilot):
+        for word in ("Run", "Pause", "Run"):
+            await until(lambda word=word: f"space {word}" in lines(app)[-1])
+            await press(pilot, "space")
+        app.session.run(False)
+
+
+async def test_the_bars_say_how_much_a_full_one_is():
+    async with opened(size=(150, 40)) as (app, pilot):
+        await press(pilot, "s")
+        row = app.session.history.row(1)
+        largest = max(abs(row[f"{t}_by_{g}"]) for t in TERMS if t != "elbo" for g in ("theta", "phi"))
+        assert f"a full bar: {size_of(largest)}" in identity(app).splitlines()[2]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_legend_says_names_of_the_table_of_terms_however_narrow(size):
+    async with opened(size=size) as (app, pilot):
+        await press(pilot, "s")
+        for number, named in (("1", (LOG_PX, ELBO)), ("4", (KL_PRIOR, KL_POSTERIOR))):
+            await press(pilot, number)
+            await until(lambda: app.focused.plot is not None)
+            legend = app.focused.plot.strips[0].text
+            assert all(term.name in legend or term.short in legend for term in named), legend
+
+
 async def test_the_app_sleeps_until_the_next_step_is_due(monkeypatch):
     async with opened() as (app, _):
         looks = []
@@ -315,7 +378,7 @@ async def test_a_broken_invariant_is_shown_in_words():
         await press(pilot, "p", "s", "s", "s")
         app.session.history.column("kl_prior")[2:] += 1e-15
         await press(pilot, "s")
-        assert "✗ φ frozen ⇒ KL to prior constant broken at step 2" in identity(app)
+        assert "✗ φ frozen ⇒ KL prior constant broken at step 2" in identity(app)
 
 
 async def test_certified_checked_and_neither_are_said_as_what_they_are():
@@ -377,6 +440,25 @@ async def test_a_click_beside_the_data_chooses_nothing():
         await pilot.click(DataPanel, offset=(1, 1))
         await pilot.click(DataPanel, offset=(0, 0))
         assert app.session.selected == 2
+
+
+async def test_the_first_click_on_a_panel_acts_though_the_focus_has_it_drawn_anew():
+    async with opened() as (app, pilot):
+        await press(pilot, "S", "2")  # the focus is elsewhere
+        chart = app.query_one(BoundChart)
+        column = next(c for c in range(chart.size.width) if round(chart.plot.x_at(c) or 0) == 4)
+        await pilot.mouse_down(chart, offset=(column + 1, 5))
+        chart.plot = None  # what the colour of the border of the focus does
+        await pilot.mouse_up(chart, offset=(column + 1, 5))
+        await press(pilot)
+        assert app.session.viewed == 4
+
+
+async def test_z_shows_no_steps_that_are_not_there():
+    async with opened() as (app, pilot):
+        await press(pilot, "S", "S", "z")
+        assert subtitle(app) == "last 2000 steps"
+        assert 20 <= app.query_one(BoundChart).plot.x_axis.high <= 25
 
 
 async def test_a_click_in_the_footer_is_the_key():

@@ -53,7 +53,7 @@ async def test_each_key_of_the_first_minute_shows_what_the_readme_says():
 
         await press("t", "p", "S")
         assert len(set(last("kl_prior", 11))) == 1 and len(set(last("log_px", 11))) == 11
-        assert "✓ φ frozen ⇒ KL to prior constant in all 10 steps" in words()
+        assert "✓ φ frozen ⇒ KL prior constant in all 10 steps" in words()
         assert "φ is frozen: q" in words()
 
         await press("p", "S", "6")

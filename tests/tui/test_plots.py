@@ -329,9 +329,9 @@ def test_a_level_is_a_labelled_line_and_the_axis_stretches_for_it_only_if_asked(
     for room in (True, False):
         plot = line_chart(60, 15, [curve], levels=[Level(3.0, "the truth", room), Level(-50.0, "one Gaussian")])
         text = lines(plot.strips)
-        assert "one Gaussian" not in "\n".join(text)
-        labelled = [row for row, line in enumerate(text) if "the truth 3.0000" in line]
-        assert len(labelled) == room
+        (beyond,) = (row for row, line in enumerate(text) if "↓ one Gaussian −50.000" in line)
+        (labelled,) = (row for row, line in enumerate(text) if "the truth 3.0000" in line)
+        assert beyond > labelled and ("↑ the truth" in text[labelled]) == (not room)
         assert plot.text.endswith("the truth 3.0000, one Gaussian −50.000")
     plot = line_chart(60, 15, [curve], levels=[Level(0.5, "half")])
     (row,) = (row for row, line in enumerate(lines(plot.strips)) if "half 0.5000" in line)
@@ -442,15 +442,25 @@ def test_without_colours_series_differ_by_their_dashes_and_in_ascii_by_character
         assert len(set(marks)) == 3
 
 
-def test_a_legend_that_does_not_fit_keeps_the_values():
-    many = [Series(f"a_long_name_{i}", [0, 1], [i, i], ORANGE) for i in range(3)]
-    top = lines(line_chart(36, 8, many).strips)[0]
-    assert "a_long" not in top and all(f"{i}.0000" in top for i in range(3))
+def test_a_legend_that_does_not_fit_drops_marks_then_values_and_shortens_names_but_has_always_some():
+    many = [Series(f"{i}_long_name", [0, 1], [i, i], ORANGE, short=f"{i}_short") for i in range(3)]
+    tops = {width: lines(line_chart(width, 8, many).strips)[0] for width in (120, 50, 34, 24)}
+    assert all(f"━ {i}_long_name {i}.0000" in tops[120] for i in range(3))
+    assert all(f"{i}_short {i}.0000" in tops[50] and "long" not in tops[50] for i in range(3))
+    assert all(f"{i}_" in top for i in range(3) for top in tops.values())
 
 
 def test_a_log_axis_leaves_out_what_it_cannot_show():
     plot = line_chart(60, 12, [Series("kl", np.arange(4), [0.0, 0.01, 1, 100.0])], y=Range(LOG))
     assert y_at(plot, plot.top) >= 90 and 0 < y_at(plot, plot.top + plot.rows - 1) <= 0.02
+
+
+@pytest.mark.parametrize("width", [24, 40, 80])
+def test_the_names_of_both_axes_and_the_colour_key_of_a_map_are_never_dropped(width):
+    heat = Heat(np.eye(5), ORANGE, "#000000", extent=(-1, 1, -1, 1))
+    plot = plane(width, 12, [heat], x_name="theta, a long name", y_name="phi", shades=[("ELBO", ORANGE)])
+    text = lines(plot.strips)
+    assert "phi" in text[0] and "ELBO"[:2] in text[0] and "theta" in text[-1]
 
 
 def test_panels_with_the_same_gutter_align():

@@ -279,7 +279,7 @@ def test_looking_back_does_not_change_the_run():
         go(looked, 5)
         for by in (-3, -100, 2):
             looked.scrub(by)
-            looked.view().latent  # noqa: B018 (computed when asked for)
+            looked.view().latent(looked.view().where)
         looked.viewed = None
     go(plain, 20)
     assert looked.trainer.theta.tobytes() == plain.trainer.theta.tobytes()
@@ -588,7 +588,8 @@ def test_choosing_a_point_wraps_around_and_survives_a_step():
 def test_the_latent_panel_gets_densities(dataset):
     session = Session(replace(SMALL, dataset=dataset, n=12))
     view = session.view()
-    latent, L = view.latent, view.model.latent_dim
+    L = view.model.latent_dim
+    latent = view.latent(np.array([[-6.0, 6.0]] * L))
     cell = (latent.ticks[1] - latent.ticks[0]) ** L
     for density in (latent.prior, latent.q, latent.posterior):
         assert density.shape == (len(latent.ticks),) * L
@@ -638,7 +639,8 @@ def test_on_a_line_the_truth_is_known_at_once_and_on_a_plane_when_it_was_looked_
 def test_the_true_posterior_is_drawn_on_the_side_that_the_model_chose():
     session = Session(replace(SMALL, dataset="crossing", n=60))
     go(session, 5)
-    latent = session.view().latent
+    ends = np.array([[-1.5, 1.5]])
+    latent = session.view().latent(ends)
     step = latent.ticks[1] - latent.ticks[0]
     assert latent.true_posterior.sum() * step == pytest.approx(1, abs=1e-3)
     inner = latent.true_posterior[1:-1]
@@ -651,7 +653,7 @@ def test_the_true_posterior_is_drawn_on_the_side_that_the_model_chose():
     session.trainer.theta[:16] *= -1  # the first layer of the decoder: z becomes −z
     session.trainer._evaluation = None
     view = session.view()
-    again = replace(view, evaluation=session.trainer.evaluate()).latent
+    again = replace(view, evaluation=session.trainer.evaluate()).latent(ends)
     assert again.true_posterior == pytest.approx(latent.true_posterior[::-1], abs=1e-9)
 
 

@@ -14,7 +14,8 @@ terminal's own) or a Rich Style.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -47,11 +48,12 @@ RAMP = " .:-=+*#%@"
 """Ten steps from empty to full: how a shade looks where there are no colours."""
 
 _ASCII = str.maketrans({
-    "−": "-", "–": "-", "—": "-", "·": ".", "…": ".", "│": "|", "┤": "|", "┬": "+", "─": "-", "━": "=",
+    "−": "-", "–": "-", "—": "-", "·": ".", "…": ".", "│": "|", "┤": "|", "├": "|", "┬": "+", "─": "-", "━": "=",
     "┌": "+", "┐": "+", "└": "+", "┘": "+", "╍": "=", "┅": "-", "●": "O", "◆": "#", "■": "#", "▲": "^", "○": "o",
-    "◇": "<", "×": "x", "★": "*",
+    "◇": "<", "▒": "%", "×": "x", "★": "*",
     **{chr(ord("₀") + i): str(i) for i in range(10)},
-    "θ": "theta", "φ": "phi", "∈": "in", "±": "+-", "Δ": "d", "‖": "||", "¹": "1", "²": "2", "←": "<", "→": ">",
+    "θ": "theta", "φ": "phi", "∈": "in", "±": "+-", "Δ": "d", "‖": "||", "¹": "1", "²": "2",
+    "←": "<", "→": ">", "↑": "^", "↓": "v",
 })  # fmt: skip
 
 _FAR = 1e7  # dots; a coordinate beyond this is as good as this, and differences of such numbers cannot overflow
@@ -229,6 +231,14 @@ class Canvas:
         codes = [ord(c) for c in text[: max(self.width - column, 0)]]
         self.glyph[row, column : column + len(codes)] = codes
         self.style[row, column : column + len(codes)] = self._style_index(style)
+
+    @contextmanager
+    def over(self) -> Iterator[None]:
+        """What is drawn meanwhile hides the dots that were in its cells before: a line stays as thin as it is."""
+        before = self.ink.copy()
+        self.ink[:] = False
+        yield
+        self._cells(self.ink)[:] |= self._cells(before) & ~self._inked()[:, None, :, None]
 
     def is_blank(self, column: int, row: int, length: int) -> bool:
         """Whether nothing is drawn yet on these cells (shades do not count)."""

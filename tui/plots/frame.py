@@ -6,6 +6,7 @@ whose `area` is a canvas clipped to the plot area; `Frame.finish` returns the `P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,8 +75,29 @@ class Plot:
         return int(distance.argmin())
 
 
-_LEGENDS = (("{0} {1} {2}", 3), ("{0} {1} {2}", 2), ("{1} {2}", 2), ("{1} {2}", 1), ("{0} {2}", 2), ("{2}", 1))
-_LEGENDS_WITH_MARKS = (("{0} {1} {2}", 3), ("{0} {1} {2}", 2), ("{0} {2}", 2), ("{0}{2}", 1), ("{0}", 1))
+@dataclass(frozen=True)
+class Entry:
+    """Of a legend."""
+
+    mark: str
+    name: str
+    value: str
+    style: str
+    short: str = ""  # the name where there is no room for it
+
+    def written(self, charset: Charset, mark: bool, value: bool, length: int | None) -> str:
+        """`length` None is the whole name; else the short one, of at most so many characters."""
+        name = self.name if length is None else (self.short or self.name)[:length].rstrip()
+        parts = (self.mark if mark else "", name, self.value if value else "")
+        return plain(" ".join(part for part in parts if part), charset)
+
+
+# From much room to little: (mark, value, length of the name, gap). The marks go before the values and those before
+# the names, of which something always stays; where colours do not tell curves apart the marks do.
+_LEGENDS = [
+    (True, True, None, 3), (True, True, None, 2), (True, True, 99, 2), (False, True, 99, 2), (False, True, 99, 1),
+    (False, False, None, 2), *((False, False, length, 1) for length in (99, 8, 6, 4, 3, 2)),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,33 +111,32 @@ class Frame:
     top: int
     x_axis: Axis
     y_axis: Axis
+    right_axis: Axis
 
     def x(self, values: ArrayLike) -> NDArray[Any]:
         return self.x_axis.at(values)
 
-    def y(self, values: ArrayLike) -> NDArray[Any]:
-        return self.y_axis.at(values)
+    def y(self, values: ArrayLike, right: bool = False) -> NDArray[Any]:
+        return (self.right_axis if right else self.y_axis).at(values)
 
-    def legend(self, entries: Sequence[tuple[str, str, str, str]], note: str = "") -> None:
-        """The top line: (mark, name, value, style) of each series, and a note on the right if there is room.
-
-        When the line is short the marks go first, then the names; without colours the marks stay.
-        """
+    def legend(self, entries: Sequence[Entry], note: str = "") -> None:
+        """The top line: mark, name and value of each series, and a note (the name of the y axis) on the right."""
         if self.top == 0:
             return
         width = self.canvas.width - self.left
-        layouts = _LEGENDS if self.look.colors else _LEGENDS_WITH_MARKS
-        for layout, gap in layouts:
-            fits = [(" ".join(layout.format(*entry).split()), entry[3]) for entry in entries]
-            used = sum(len(plain(text, self.look.charset)) + gap for text, _ in fits) - gap
-            if used <= width:
+        note = plain(note, self.look.charset)[: max(width // 3, 2)]
+        room = width - len(note) - 2 if note else width
+        for mark, value, length, gap in _LEGENDS:
+            mark = mark or not self.look.colors
+            fits = [(one.written(self.look.charset, mark, value, length), one.style) for one in entries]
+            used = sum(len(text) + gap for text, _ in fits) - gap
+            if used <= room:
                 break
         column = self.left
         for text, style in fits:
             self.canvas.text(column, 0, text, style)
-            column += len(plain(text, self.look.charset)) + gap
-        note = plain(note, self.look.charset)
-        if note and column + len(note) <= self.canvas.width:
+            column += len(text) + gap
+        if note and column <= self.canvas.width - len(note):
             self.canvas.text(self.canvas.width - len(note), 0, note, self.look.axis)
 
     def finish(self, text: str) -> Plot:
@@ -136,31 +157,37 @@ def open_frame(
     x_name: str = "",
     gutter: int = 0,
     equal: bool = False,
+    right: tuple[float, float] | None = None,
+    colors: tuple[str, str] = ("", ""),
 ) -> Frame:
     """Lay out the cells of a plot and draw its axes.
 
     What does not fit is left out: below 5 rows the x labels, below 9 rows the axis line, below 3 the legend,
     below 20 columns the y labels. `gutter` is the least number of cells left of the y axis: give panels in one
-    column the same and their axes line up. `equal` widens one range until both axes have the same scale.
+    column the same and their axes line up. `equal` widens one range until both axes have the same scale. `right`
+    is the range of a second y axis on the right; `colors` are those of the labels of the two, if not the look's.
     """
     x_range, y_range = proper_range(x_range), proper_range(y_range)
     canvas = look.canvas(width, height)
     top = 1 if height >= 3 else 0
     bottom = 2 if height >= 9 else 1 if height >= 5 else 0
     rows = max(height - top - bottom, 0)
-    left = 0
+    left = beside = 0
     if width >= 20:
-        labels = y_scale.labels(y_scale.ticks(*y_range, _y_count(rows)))
-        left = min(max([len(label) for label in labels] + [gutter, 3]) + 1, width // 3)
-    columns = max(width - left, 0)
+        left = _gutter(y_scale, y_range, rows, gutter, width)
+        beside = _gutter(y_scale, right := proper_range(right), rows, gutter - 1, width) if right else 0
+    columns = max(width - left - beside, 0)
     area = canvas.region(left, top, columns, rows)
     if equal:
         x_range, y_range = _equal(x_range, y_range, columns, rows)
     x_axis = Axis(*x_range, max(area.dots_wide, 1))
     y_axis = Axis(*y_range, max(area.dots_high, 1), y_scale, flip=True)
-    frame = Frame(canvas, area, look, left, top, x_axis, y_axis)
+    right_axis = Axis(*(right or y_range), max(area.dots_high, 1), y_scale, flip=True)
+    frame = Frame(canvas, area, look, left, top, x_axis, y_axis, right_axis)
     if left:
-        _draw_y(frame)
+        _draw_y(frame, y_axis, left - 1, colors[0] or look.axis)
+    if beside:
+        _draw_y(frame, right_axis, left + columns, colors[1] or look.axis, beside)
     if bottom:
         _draw_x(frame, x_name, line=bottom == 2)
     return frame
@@ -168,7 +195,7 @@ def open_frame(
 
 def proper_range(ends: tuple[float, float]) -> tuple[float, float]:
     """The range itself, or one an axis can be drawn for: finite, and wider than a rounding error."""
-    low, high = (float(np.clip(np.nan_to_num(end), -1e300, 1e300)) for end in ends)
+    low, high = (0.0 if math.isnan(end) else float(min(max(end, -1e300), 1e300)) for end in ends)
     low, high = min(low, high), max(low, high)
     if high - low > 1e-13 * max(abs(low), abs(high)):
         return low, high
@@ -180,8 +207,15 @@ def _y_count(rows: int) -> int:
     return max(rows // 4, 2)
 
 
-def _draw_y(frame: Frame) -> None:
-    axis, rows, column = frame.y_axis, frame.area.height, frame.left - 1
+def _gutter(scale: Scale, ends: tuple[float, float], rows: int, least: int, width: int) -> int:
+    """The cells that an axis takes with its labels."""
+    labels = scale.labels(scale.ticks(*ends, _y_count(rows)))
+    return min(max([len(label) for label in labels] + [least, 3]) + 1, width // 3)
+
+
+def _draw_y(frame: Frame, axis: Axis, column: int, style: str, beside: int = 0) -> None:
+    """The axis in this column with its labels: left of it, or in the `beside` cells from it to the right."""
+    rows = frame.area.height
     edge = frame.canvas.region(column, frame.top, 1, rows)
     edge.points(np.full(rows, 0.5), (np.arange(rows) + 0.5) * edge.down, frame.look.axis, "│")
     values = axis.scale.ticks(axis.low, axis.high, _y_count(rows))
@@ -191,8 +225,8 @@ def _draw_y(frame: Frame) -> None:
         if not taken + 2 <= row < rows:  # a blank row between two labels
             continue
         taken = row
-        label = label[:column]
-        frame.canvas.text(column - len(label), frame.top + row, label + "┤", frame.look.axis)
+        text = f"├{label[: beside - 1]}" if beside else f"{label[:column]}┤"
+        frame.canvas.text(column if beside else column + 1 - len(text), frame.top + row, text, style)
 
 
 def _draw_x(frame: Frame, name: str, line: bool) -> None:
@@ -215,12 +249,15 @@ def _draw_x(frame: Frame, name: str, line: bool) -> None:
         gaps.append((free, start))
         free = start + len(label) + 1
     gaps.append((free, canvas.width + 1))
-    # The axis name goes where it disturbs least: the last gap between labels that has room for it.
+    # The axis name goes where it disturbs least: the last gap between labels that has room for it, else the end.
     name = plain(name, canvas.charset)
     roomy = [(a, b) for a, b in gaps if b - a >= len(name) + 3]
     if name and roomy:
         a, b = roomy[-1]
         canvas.text((a + b - len(name)) // 2, row + line, name, style)
+    elif name:
+        name = f" {name[: max(columns - 4, 1)]}"
+        canvas.text(canvas.width - len(name), row + line, name, style)
 
 
 def _equal(

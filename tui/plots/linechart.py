@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .axes import Range, step_label, value_label
+from .axes import Range, Scale, step_label, value_label
 from .canvas import plain
-from .frame import PLAIN, Frame, Look, Plot, open_frame, proper_range
+from .frame import PLAIN, Entry, Frame, Look, Plot, open_frame, proper_range
 
 Array = NDArray[Any]
 
@@ -31,7 +31,8 @@ class Series:
     """A curve (xs, ys); a NaN in ys breaks it, unless `connect`: then the curve goes on to the next value.
 
     `fill` shades the area between the curve and zero in that (background) colour. The legend shows `value`, or
-    by default the latest y.
+    by default the latest y. With a `trend` (xs, ys) that is the line, and the curve a scribble in `faint` behind it.
+    `right`: its y axis is the one on the right.
     """
 
     name: str
@@ -41,6 +42,10 @@ class Series:
     fill: str = ""
     value: str | None = None
     connect: bool = False
+    trend: tuple[ArrayLike, ArrayLike] | None = None
+    faint: str = ""
+    right: bool = False
+    short: str = ""  # its name where there is no room for it
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def line_chart(
     look: Look = PLAIN,
     x: Range | None = None,
     y: Range | None = None,
+    right: Range | None = None,
     window: tuple[float, float] | None = None,
     settled: float = -np.inf,
     band: Band | None = None,
@@ -89,27 +95,39 @@ def line_chart(
 ) -> Plot:
     """Draw the series on `width` × `height` cells; see `Plot` for what comes back.
 
-    The x axis shows `window`, or all data; `x` and `y` are the axes' `Range`s, kept by the caller from frame to
-    frame; `y` brings its scale. `crosshair` draws a line at that x, and the legend shows the values there in
-    place of the latest. The y axis has room for what lies at x >= `settled`; what was before may leave the plot.
+    The x axis shows `window`, or all data; `x`, `y` and `right` are the axes' `Range`s, kept by the caller from
+    frame to frame; `y` brings its scale. `crosshair` draws a line at that x, and the legend shows the values there
+    in place of the latest. A y axis has room for the lines at x >= `settled`; what was before, and what is faint,
+    may leave the plot.
     """
-    curves = [_ordered(one) for one in series]
-    y = y or Range()
+    curves = [_ordered(one.xs, one.ys, one.connect) for one in series]
+    trends = [
+        curve if one.trend is None else _ordered(*one.trend, True)
+        for one, curve in zip(series, curves, strict=True)
+    ]
+    y, right = y or Range(), right or Range()
     x_ends = _x_range(curves, x, window)
     if x_ends is None:
         return _empty(width, height, series, look, hint)
 
     # The gutter depends on y, y on what is visible, and that on x alone: count the columns generously for a start.
     edges = np.linspace(*x_ends, max(width, 1) * look.canvas(0, 0).across + 1)
-    visible = [decimate(xs, ys, edges) for xs, ys in curves]
-    shown = [ys[(xs >= max(x_ends[0], settled)) & (xs <= x_ends[1])] for xs, ys in visible]
-    shown += [np.zeros(1) for one in series if one.fill and y.scale.kind != "log"]
-    y_all = np.concatenate([np.zeros(0), *shown])
-    y_all = y_all[np.isfinite(y.scale.forward(y_all))]
-    if y_all.size == 0 or not any(np.isfinite(ys).any() for _, ys in visible):
+    visible = [decimate(xs, ys, edges) for xs, ys in trends]
+    if not any(np.isfinite(ys).any() for _, ys in visible):
         return _empty(width, height, series, look, hint)
-    y_all = np.concatenate([y_all, [level.y for level in levels if level.room]])
-    y_ends = y.fit(float(y_all.min()), float(y_all.max()))
+    start, levels_shown = max(x_ends[0], settled), [level.y for level in levels if level.room]
+    shown = [ys[(xs >= start) & (xs <= x_ends[1])] for xs, ys in visible]
+    sides = [one.right for one in series]
+    on_left = [ys for ys, other in zip(shown, sides, strict=True) if not other]
+    on_left += [np.zeros(1) for one in series if one.fill and y.scale.kind != "log"]
+    y_span, right_span = (
+        _span(on_left, y.scale),
+        _span([ys for ys, o in zip(shown, sides, strict=True) if o], y.scale),
+    )
+    if y_span is None and right_span is None:
+        return _empty(width, height, series, look, hint)
+    y_ends = y.fit(*_span([np.array([*(y_span or ()), *levels_shown])], y.scale) or (np.nan, np.nan))
+    right_ends = right.fit(*right_span) if right_span else None
 
     at = crosshair if crosshair is not None and np.isfinite(crosshair) else None
     values = [_value_at(xs, ys, at) for xs, ys in curves]
@@ -117,8 +135,20 @@ def line_chart(
     latest = max((float(xs[-1]) for xs, _ in curves if xs.size), default=np.nan)
     where = f"{x_name} {step_label(latest if at is None else at)}".strip()
 
-    frame = open_frame(width, height, look, x_ends, y_ends, y_scale=y.scale, x_name=x_name, gutter=gutter)
+    # An axis that is there for one curve alone has its colour.
+    colors = [[one.color for one in series if one.right == side] for side in (False, True)]
+    own = [of[0] if right_ends and len(of) == 1 else "" for of in colors]
+    frame = open_frame(
+        width, height, look, x_ends, y_ends, y_scale=y.scale, x_name=x_name, gutter=gutter, right=right_ends,
+        colors=(own[0], own[1]),
+    )  # fmt: skip
     frame.legend(_entries(series, labels, look), "" if at is None else where)
+    for one, (xs, ys) in zip(series, curves, strict=True):
+        if one.trend is not None:
+            px, py = (
+                frame.x(v) if k == 0 else frame.y(v, one.right) for k, v in enumerate(decimate(xs, ys, edges))
+            )
+            frame.area.line(px, py, one.faint, dash=(1, 1) if look.colors else (1, 2), glyph=".")
     for mark in marks:
         _vertical(frame, mark.x, look.faint)
     for level in levels:
@@ -126,10 +156,11 @@ def line_chart(
     if at is not None:
         _vertical(frame, at, look.text)
     drawn = {}
-    for index, (one, (xs, ys)) in enumerate(zip(series, visible, strict=True)):
-        drawn[one.name] = px, py = frame.x(xs), frame.y(ys)
-        dash = (1, 1) if look.colors or look.charset == "ascii" else _DASHES[index % len(_DASHES)]
-        frame.area.line(px, py, one.color, dash=dash, glyph=_GLYPHS[index % len(_GLYPHS)])
+    with frame.area.over():
+        for index, (one, (xs, ys)) in enumerate(zip(series, visible, strict=True)):
+            drawn[one.name] = px, py = frame.x(xs), frame.y(ys, one.right)
+            dash = (1, 1) if look.colors or look.charset == "ascii" else _DASHES[index % len(_DASHES)]
+            frame.area.line(px, py, one.color, dash=dash, glyph=_GLYPHS[index % len(_GLYPHS)])
     zero = np.full(frame.area.dots_wide, float(frame.y(0.0)))
     for one in series:
         if one.fill:
@@ -141,7 +172,7 @@ def line_chart(
     _level_labels(frame, levels, list(drawn.values()))
     if at is not None:
         for one, value in zip(series, values, strict=True):
-            frame.area.points(frame.x(at), frame.y(value), one.color, "●")
+            frame.area.points(frame.x(at), frame.y(value, one.right), one.color, "●")
     text = ", ".join(f"{one.name} {label}".strip() for one, label in zip(series, labels, strict=True))
     text += "".join(f", {level.label} {value_label(level.y)}" for level in levels)
     return frame.finish(f"{where}: {text}")
@@ -179,18 +210,25 @@ def decimate(xs: ArrayLike, ys: ArrayLike, edges: ArrayLike) -> tuple[Array, Arr
     return np.concatenate([x[before], dx, x[after]]), np.concatenate([y[before], dy, y[after]])
 
 
-def _ordered(series: Series) -> tuple[Array, Array]:
-    """The points of a series by ascending x, without those that have no x (or, if connected, no y)."""
-    x, y = np.asarray(series.xs, float).ravel(), np.asarray(series.ys, float).ravel()
+def _ordered(xs: ArrayLike, ys: ArrayLike, connect: bool) -> tuple[Array, Array]:
+    """The points of a curve by ascending x, without those that have no x (or, if connected, no y)."""
+    x, y = np.asarray(xs, float).ravel(), np.asarray(ys, float).ravel()
     length = min(x.size, y.size)
     x, y = x[:length], y[:length]
-    keep = np.isfinite(x) & np.isfinite(y) if series.connect else np.isfinite(x)
+    keep = np.isfinite(x) & np.isfinite(y) if connect else np.isfinite(x)
     if not keep.all():
         x, y = x[keep], y[keep]
     if (x[1:] < x[:-1]).any():
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
     return x, y
+
+
+def _span(values: Sequence[Array], scale: Scale) -> tuple[float, float] | None:
+    """The least and the largest value that the scale can show; None if there is none."""
+    every = np.concatenate([np.zeros(0), *values])
+    every = every[np.isfinite(scale.forward(every))]
+    return (float(every.min()), float(every.max())) if every.size else None
 
 
 def _x_range(
@@ -229,14 +267,17 @@ def _by_column(frame: Frame, px: Array, py: Array) -> Array:
     return np.interp(columns, column[start], mean, left=np.nan, right=np.nan)
 
 
-def _entries(series: Sequence[Series], labels: Sequence[str], look: Look) -> list[tuple[str, str, str, str]]:
-    """The legend: mark, name, value, style."""
+def _entries(series: Sequence[Series], labels: Sequence[str], look: Look) -> list[Entry]:
     if look.charset == "ascii":
         marks = _GLYPHS
     else:
         marks = _DASH_MARKS[0] if look.colors else _DASH_MARKS
     named = enumerate(zip(series, labels, strict=True))
-    return [(marks[i % len(marks)], one.name, label, one.color) for i, (one, label) in named]
+    return [
+        Entry(marks[i % len(marks)], one.name, label, one.color, one.short)
+        for i, (one, label) in named
+        if one.name
+    ]
 
 
 def _vertical(frame: Frame, x: float, style: str) -> None:
@@ -252,12 +293,18 @@ def _horizontal(frame: Frame, y: float, style: str) -> None:
 
 
 def _level_labels(frame: Frame, levels: Sequence[Level], curves: Sequence[tuple[Array, Array]]) -> None:
-    """Each level's label and value at its right end, on the line or near it where a curve is; never out of order."""
+    """Each level's label and value at its right end, on the line or near it where a curve is; never out of order.
+
+    An arrow points to a level that lies beyond the axis.
+    """
     area, free = frame.area, 0
     for level in sorted(levels, key=lambda level: -level.y):
-        label = plain(f"{level.label} {value_label(level.y)}", area.charset)
-        row, column = int(float(frame.y(level.y)) // area.down), area.width - len(label) - 1
-        if column < 0 or not 0 <= row < area.height:
+        row = int(float(frame.y(level.y)) // area.down)
+        arrow = "↑ " if row < 0 else "↓ " if row >= area.height else ""
+        row = min(max(row, 0), area.height - 1)
+        label = plain(f"{arrow}{level.label} {value_label(level.y)}", area.charset)
+        column = area.width - len(label) - 1
+        if column < 0:
             continue
         hidden = [(py // area.down)[px >= column * area.across] for px, py in curves]
         taken = set(np.concatenate([np.zeros(0), *hidden]).astype(int).tolist())
@@ -288,7 +335,7 @@ def _empty(width: int, height: int, series: Sequence[Series], look: Look, hint: 
     top = 1 if height >= 3 else 0
     area = canvas.region(0, top, width, height - top)
     unit = open_frame(0, 0, look, (0.0, 1.0), (0.0, 1.0))
-    frame = Frame(canvas, area, look, 0, top, unit.x_axis, unit.y_axis)
+    frame = Frame(canvas, area, look, 0, top, unit.x_axis, unit.y_axis, unit.y_axis)
     frame.legend(_entries(series, [""] * len(series), look))
     area.text(max((width - len(hint)) // 2, 0), area.height // 2, hint, look.faint)
     return frame.finish(hint)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from .axes import Range, step_label
 from .canvas import Charset, mix
 from .fields import Contour, Heat, draw_contour, draw_heat
-from .frame import PLAIN, Frame, Look, Plot, open_frame
+from .frame import PLAIN, Entry, Frame, Look, Plot, open_frame
 
 Array = NDArray[Any]
 
@@ -44,6 +44,7 @@ class Curve:
     name: str = ""
     fade: str = ""
     glyph: str = "*"
+    mark: str = "━"  # in the legend
 
 
 def plane(
@@ -57,19 +58,21 @@ def plane(
     equal: bool = False,
     x_name: str = "",
     y_name: str = "",
+    shades: Sequence[tuple[str, str]] = (),
     hint: str = "no data yet",
 ) -> Plot:
     """Draw the layers, first at the back, on `width` × `height` cells.
 
     The axes show `x_range` and `y_range`, or all points and curves. `equal` makes a unit of x as long as a unit
-    of y. The top line names the layers that have a name.
+    of y. The top line names the layers that have a name, and the (name, colour) of what `shades` the plane.
     """
     xs, ys = _coordinates(layers)
     x_ends = x_range or Range().fit(*_span(xs))
     y_ends = y_range or Range().fit(*_span(ys))
     frame = open_frame(width, height, look, x_ends, y_ends, x_name=x_name, equal=equal)
     named = [one for one in layers if not isinstance(one, Heat) and one.name]
-    frame.legend([(_sign(one, look.charset), one.name, "", one.color) for one in named], y_name)
+    signs = [Entry(_sign(one, look.charset), one.name, "", one.color) for one in named]
+    frame.legend([*(Entry("▒", name, "", color) for name, color in shades), *signs], y_name)
     for layer in layers:
         _draw(frame, layer)
     if not any(isinstance(one, Heat | Contour) for one in layers) and not np.isfinite(xs).any():
@@ -123,7 +126,7 @@ def _sign(layer: Points | Curve | Contour, charset: Charset) -> str:
         return layer.marker
     if charset == "ascii":
         return layer.glyph
-    return "·" if isinstance(layer, Points) else "━" if isinstance(layer, Curve) else "○"
+    return "·" if isinstance(layer, Points) else layer.mark if isinstance(layer, Curve) else "○"
 
 
 def _describe(layer: Points | Curve | Contour) -> str:

@@ -17,7 +17,7 @@ class Window:
 
     def ends(self, last: float, now: float) -> tuple[float, float] | None:
         """The first and last x to show, or None for all of them."""
-        if self.span is None:
+        if self.span is None or (self.end is None and self.span >= last):
             return None if last >= LEAST else (0.0, LEAST)
         end = now if self.end is None else min(self.end, last)
         return max(0.0, end - self.span), max(end, self.span)

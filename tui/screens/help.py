@@ -36,7 +36,8 @@ The line at the top always balances:
 
 1. Press **space** and watch. Press **t** to freeze θ: log p stops moving at once, to the last bit. Every nat that
    the ELBO still gains, {KL_POSTERIOR.symbol} loses: q approaches the posterior of *this* θ.
-2. Press **t** again, then **p** to freeze φ: now {KL_PRIOR.symbol} stands still, log p rises, and the gap may open.
+2. Press **t** again, then **p** to freeze φ: now {KL_PRIOR.symbol} stands still, log p rises, and
+   {KL_POSTERIOR.symbol} may grow.
 3. With both on, count how often the ELBO rises while {KL_POSTERIOR.symbol} rises too: φ chases a moving target.
 
 # Keys

@@ -15,7 +15,7 @@ from textual.widgets import Static
 from tinyvae.exact.landscape import Landscape, landscape
 
 from ..palette import background, colors, look
-from ..plots import Contour, Curve, Heat, Plot, Points, plane
+from ..plots import Contour, Curve, Heat, Plot, Points, plane, value_label
 from ..session import Session
 from ..terms import TERMS
 from ..work import in_thread
@@ -25,7 +25,7 @@ SAYS = {  # what the picture of a term shows
     "elbo": "What training climbs: it depends on both directions, and the ridge runs aslant.",
     "log_px": "Vertical lines only: moving φ cannot change log p.",
     "kl_posterior": "The distance of q from the posterior: its valley is where φ has caught up with θ.",
-    "kl_prior": "Horizontal lines only: moving θ cannot change KL to prior.",
+    "kl_prior": "Horizontal lines only: moving θ cannot change KL prior.",
 }
 PICTURES = tuple(SAYS)
 PATH = 40  # steps whose way is shown, and whose length is the unit of both axes
@@ -125,6 +125,7 @@ class Map(Widget):
     def _draw(self, size: Size) -> Plot:
         palette, ground = colors(self), background(self)
         layers: list[Any] = []
+        shades: list[tuple[str, str]] = []
         reach = 1.5
         if self.found is not None:
             reach = float(self.found.a[-1])
@@ -135,6 +136,7 @@ class Map(Widget):
             extent = (-reach, reach, -reach, reach)
             levels = np.linspace(low, high, 9)[1:-1]
             color = palette[self.term]
+            shades = [(f"{TERMS[self.term].name} {value_label(low)} to {value_label(high)}", color)]
             layers = [
                 Heat(field, color, ground, float(low), float(high) + 1e-12, extent),
                 Contour(field, levels.tolist(), palette["text"], "", extent=extent),
@@ -143,5 +145,5 @@ class Map(Widget):
             ]
         return plane(
             size.width, size.height, layers, look=look(self), x_range=(-reach, reach), y_range=(-reach, reach),
-            x_name="θ: 1 is the way of these steps", y_name="φ", hint="computing …",
+            x_name="θ: 1 is the way of these steps", y_name="φ", shades=shades, hint="computing …",
         )  # fmt: skip

@@ -13,7 +13,7 @@ from textual.widgets import Static
 from tinyvae.lessons.coin import surface
 
 from ..palette import background, colors, look
-from ..plots import Contour, Curve, Heat, Plot, Points, plane
+from ..plots import Contour, Curve, Heat, Plot, Points, plane, value_label
 from ..terms import ELBO
 from .dialog import Dialog
 
@@ -75,6 +75,8 @@ class CoinMap(Widget):
             Points([found.best[0]], [found.best[1]], palette["bad"], "◆", "highest ELBO"),
         ]
         size = self.size
+        key = (f"{ELBO.name} {value_label(low)} to {value_label(high)}", palette["elbo"])
         return plane(
-            size.width, size.height, layers, look=look(self), x_range=t, y_range=p, x_name="t", y_name="p"
-        )
+            size.width, size.height, layers, look=look(self), x_range=t, y_range=p, x_name="t", y_name="p",
+            shades=[key],
+        )  # fmt: skip

@@ -54,7 +54,7 @@ class Values(Dialog[int | None]):
         heads = Text(f"{'step':>7} θφ ")
         for name, term in TERMS.items():
             change = f" {'Δ':>7}" if self.app.size.width >= ROOM_FOR_CHANGES + 8 else ""
-            heads.append(f"{term.short:>10}{change}", style=palette[name])
+            heads.append(f"{self.session.units.name_of(term, term.short):>10}{change}", style=palette[name])
         self.query_one("#heads", Static).update(heads.append(f"  {RESIDUAL.short}"))
 
     def action_choose(self) -> None:
@@ -100,8 +100,11 @@ class Rows(ScrollView, can_focus=True):
         switches = ("θ" if row["theta_on"] else "·") + ("φ" if row["phi_on"] else "·")
         segments = [Segment(f"{step:>7} {switches} ", base)]
         for name in TERMS:
-            change = signed(row[name] - before[name]) if step else ""
+            factor = self.session.units.factor_of(TERMS[name])
+            change = signed((row[name] - before[name]) * factor) if step else ""
             change = f" {change:>7}" if self.app.size.width >= ROOM_FOR_CHANGES + 8 else ""
-            segments.append(Segment(f"{number(row[name]):>10}{change}", base + Style.parse(palette[name])))
+            segments.append(
+                Segment(f"{number(row[name] * factor):>10}{change}", base + Style.parse(palette[name]))
+            )
         segments.append(Segment(f"  {size(abs(row['residual'])):>7}", base))
         return Strip(segments).adjust_cell_length(self.size.width, base)

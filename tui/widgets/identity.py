@@ -11,15 +11,11 @@ from textual.widget import Widget
 from ..notes import Invariant
 from ..palette import colors
 from ..session import Session
-from ..terms import TERMS, standing
+from ..terms import ELBO, TERMS, standing
 from ..view import Units, View
 
-SIGNS = {
-    "log_px": "=",
-    "reconstruction": "−",
-    "kl_prior": "+",
-    "kl_posterior": "│",
-}  # what stands after the term
+# What stands after each term, and what does where all are turned to the loss.
+SIGNS = {"log_px": "==", "reconstruction": "−+", "kl_prior": "+−", "kl_posterior": "││"}
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -111,23 +107,30 @@ class Identity(Widget):
         for line, head in zip(lines, ("", "", "by θ", "by φ")):
             line.append(f"{head:<{8 if roomy else 5}}", style=palette["faint"])
         largest = max(abs(row[f"{t}_by_{g}"]) for t in SIGNS for g in ("theta", "phi"))
-        for term, sign in SIGNS.items():
-            color, symbol = palette[term], TERMS[term].symbol
+        for term, signs in SIGNS.items():
+            color, what, factor = palette[term], TERMS[term], units.factor_of(TERMS[term])
+            symbol = units.name_of(what, what.symbol)
             column = (22 if bars else 17) if roomy else max(len(symbol), 10)
-            changes = [row[f"{term}_by_{group}"] for group in ("theta", "phi")]
-            texts = [signed(change * units.factor) for change in changes]
+            changes = [row[f"{term}_by_{group}"] * factor for group in ("theta", "phi")]
+            texts = [signed(change) for change in changes]
             if bars:
-                texts = [f"{text:>8} {bar(change, largest)}" for text, change in zip(texts, changes)]
-            values = (symbol, number(row[term] * units.factor), *texts)
+                texts = [
+                    f"{text:>8} {bar(change, largest * units.factor)}" for text, change in zip(texts, changes)
+                ]
+            values = (symbol, number(row[term] * factor), *texts)
             self._columns[term] = (lines[0].cell_len, lines[0].cell_len + column)
             for k, (line, text) in enumerate(zip(lines, values)):
                 line.append(text.center(column), style=f"bold {color}" if k < 2 else color)
-                line.append(f" {sign if k < 2 else ' '} ", style=palette["faint"])
-        color, scale = palette["elbo"], -units.factor if units.loss else units.factor
-        texts = [number(row["elbo"] * scale), *(signed(row[f"elbo_by_{g}"] * scale) for g in ("theta", "phi"))]
-        column = 12 if units.loss and roomy else 8
-        for k, (line, text) in enumerate(zip(lines, ["loss = −ELBO" if units.loss else "ELBO", *texts])):
-            line.append(f"{text:>{column}}", style=f"bold {color}" if k < 2 else color)
+                line.append(f" {signs[units.loss] if k < 2 else ' '} ", style=palette["faint"])
+        color, scale = palette[ELBO.key], units.factor_of(ELBO)
+        texts = [
+            number(row[ELBO.key] * scale),
+            *(signed(row[f"elbo_by_{g}"] * scale) for g in ("theta", "phi")),
+        ]
+        for k, (line, text) in enumerate(zip(lines, [units.name_of(ELBO, ELBO.symbol), *texts])):
+            line.append(f"{text:>8}", style=f"bold {color}" if k < 2 else color)
+        if bars:
+            lines[2].append(f"   a full bar: {size(largest * units.factor)}", style=palette["faint"])
         if roomy:
             lines[0].append(f"   {units.unit}", style=palette["faint"])
             lines[1].append(f"   {units.of}", style=palette["faint"])

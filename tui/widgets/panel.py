@@ -27,7 +27,8 @@ class Panel(Widget, can_focus=True):
         super().__init__(**kwargs)
         self.view: View | None = None
         self.session: Session | None = None
-        self.plot: Plot | None = None
+        self.plot: Plot | None = None  # None: to be drawn anew
+        self.drawn: Plot | None = None  # the last one: where the mouse is on it, even if another is on its way
         self._drawn_at = Size(0, 0)
         self.border_title = self.TITLE
 
@@ -49,6 +50,7 @@ class Panel(Widget, can_focus=True):
             if self.view is None or self.session is None or size.width < 1:
                 return Strip.blank(size.width, self.rich_style)
             self.plot, self._drawn_at = self.draw(self.view, self.session, size), size
+            self.drawn = self.plot
         if y < len(self.plot.strips):
             return self.plot.strips[y]
         return Strip.blank(self._drawn_at.width, self.rich_style)

@@ -3,7 +3,7 @@
 from textual.app import ComposeResult
 from textual.containers import Container
 
-from .charts import BoundChart, PartsChart, PursuitChart, StepChart
+from .charts import BoundChart, KLChart, PursuitChart, StepChart
 from .chase import ChasePlane
 from .panel import Panel
 from .spaces import DataPanel, LatentPanel
@@ -18,7 +18,7 @@ class Panels(Container):
         yield BoundChart(id="bound")
         yield LatentPanel(id="latent")
         yield ChasePlane(id="chase")
-        yield PartsChart(id="parts")
+        yield KLChart(id="parts")
         yield DataPanel(id="data")
         yield PursuitChart(id="pursuit")
 
