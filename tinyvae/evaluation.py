@@ -50,7 +50,7 @@ class Evaluation:
 
     def certified(self) -> "Evaluation":
         """The same with what can be proven of its terms, for z ∈ R²; see `exact.certified`. No value changes."""
-        found = certified(terms_under(self.under_q, self.target), self.under_q, self.target).mean()
+        found = certified(terms_under(self.q, self.target), self.q, self.target).mean()
         share, proven = found.certified, found.proven_error
         return replace(self, terms=replace(self.terms, certified=share, proven_error=proven))
 

@@ -154,6 +154,7 @@ class Live(App[None]):
             if not session.running:
                 session.save()
                 self._tell_if_unrecorded()
+                self._certify_if_new()
                 await asyncio.sleep(0.02)
                 continue
             began = perf_counter()
@@ -182,6 +183,20 @@ class Live(App[None]):
         """From a thread: what the screen draws grows between two of its turns, not within one."""
         assert self._loop_of_keys is not None
         self._loop_of_keys.call_soon_threadsafe(self.session.take, record)
+
+    def _certify_if_new(self) -> None:
+        """On a plane the terms are proven where the run stands still: it takes too long for every step."""
+        session = self.session
+        if session.wants_certificate:
+            session.certificate = (session.step, 0.0, np.inf)
+            self.certify()
+
+    @work(exclusive=True, group="certify")
+    async def certify(self) -> None:
+        session, step = self.session, self.session.step
+        found = (await in_thread(session.trainer.evaluate().certified)).terms
+        session.certificate = (step, found.certified, found.proven_error)
+        self._last_painted = None
 
     def tell_what_was_taken(self) -> None:
         """Of a person's own file: rows, columns, header, what was left out, and what to know about it."""

@@ -23,6 +23,7 @@ ACROSS = 6.0  # a cell is at most so many spacings wide, and more than half of t
 DEEPER = 2.0**-5  # cells smaller than that beside a density need not be split to tell more
 FINER = 2.0  # times, at most, are cells split on that the search could afford no further look at
 MOST, MOST_CELLS = 2**22, 2**16  # numbers in one table of the search, and cells
+MOST_IN_ALL = 2**18  # cells that one search may look at
 WORTH = {1: 2**16, 2: 2**17}  # numbers that another lattice must save
 SPLIT = 2**13  # and that another piece of a lattice must
 
@@ -85,12 +86,12 @@ def cell_side(std: Array) -> Array:
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def search(source: Source, n: int, log_share: float) -> list[Found]:
     """The cells where n densities have their mass, but for e^log_share of it; each at the side of its `cell_side`."""
-    done, todo = [], [(np.arange(n), REACH)]
+    done, todo, room = [], [(np.arange(n), REACH)], [MOST_IN_ALL]
     while todo:
         rows, reach = todo.pop()
-        for found in _branch(source, rows, reach, log_share):
+        for found in _branch(source, rows, reach, log_share, room):
             far = source.beyond(reach, found) > found.log_p + log_share
-            if far.any() and reach < MOST_REACH:
+            if far.any() and reach < MOST_REACH and room[0] > 0:
                 todo.append((found.rows[far], 2 * reach))
                 found = found.of(~far)
             if len(found.rows):
@@ -99,12 +100,14 @@ def search(source: Source, n: int, log_share: float) -> list[Found]:
     return list(_together(done))
 
 
-def _branch(source: Source, rows: Ints, reach: float, log_share: float) -> Iterator[Found]:
+def _branch(source: Source, rows: Ints, reach: float, log_share: float, room: list[int]) -> Iterator[Found]:
+    """`room`: how many cells may still be looked at; counted down."""
     L, side = source.dim, reach / 8
     index = offsets(L, np.arange(-8, 8))
     active, left_out = np.ones((len(rows), len(index)), dtype=bool), np.full(len(rows), -np.inf)
     while len(rows):
         upper, estimate, precision = source.look(rows, index, side)
+        room[0] -= len(index)
         upper = np.where(np.isnan(upper), np.inf, upper)
         estimate = np.where(active, estimate, -np.inf)
         log_p = log_sum(estimate)
@@ -117,7 +120,7 @@ def _branch(source: Source, rows: Ints, reach: float, log_share: float) -> Itera
         small = dyadic(side / cell_side(std) * 1.5)  # 1 where the cells are as they should be
         told = (small <= 1) & ((whole < TOLD[L]) | (small <= DEEPER)) | ~np.isfinite(log_p)
         split = int(active[~told].any(axis=0).sum()) * 2**L
-        if split > MOST_CELLS or (~told).sum() * split > MOST:
+        if split > min(MOST_CELLS, room[0]) or (~told).sum() * split > MOST:
             told[:] = True
         found = Found(rows, side, index, active, log_p, std, left_out)
         if told.any():

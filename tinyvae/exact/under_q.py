@@ -174,7 +174,7 @@ class Expectations:
         lost = np.where(whole, lost, np.inf) * (1 + np.abs(a.reconstruction) + np.abs(a.to_prior))
         lost += a.rounding + 2 * SHARE * self.each
         gap = apart(a.reconstruction, b.reconstruction, self._n) + lost
-        kl_gap = gap + np.abs(b.to_prior - kl_prior) + target.error
+        kl_gap = gap + apart(b.to_prior, kl_prior, self._n) + target.error
         checked = np.array([target.error, gap, kl_prior_error + lost, kl_gap])
         checked, proven = (np.where(np.isnan(errors), np.inf, errors) for errors in (checked, proven))
         worst = proven.max(axis=0)
