@@ -83,11 +83,10 @@ def intervals(layers: Layers, z: Array, rho: Array) -> Discs:
     for W, size, b in rest:
         u = np.abs(parts[0])
         pole = np.minimum(pole, rho.max(axis=0) * (np.sqrt(u * u + np.pi**2 / 4) / first).min(axis=1))
-        e = np.exp(np.minimum(np.maximum(u - moves, 0.0), 300.0))
-        steepest = 4 / (e + 1 / e) ** 2
-        tanh = np.tanh(parts[0])
-        at_most = np.tanh(u + moves)
-        at_most = np.maximum(at_most - np.tanh(u), np.tanh(u) - np.tanh(u - moves)) @ size
+        tanh, nearest = np.tanh(parts[0]), u - moves
+        e = np.exp(-2 * np.abs(nearest))
+        steepest = np.where(nearest > 0, 4 * e / (1 + e) ** 2, 1.0)
+        at_most = (np.abs(tanh) - np.copysign((1 - e) / (1 + e), nearest)) @ size  # towards 0 it changes most
         first = first + bend
         bend += 2 * (np.abs(tanh) + steepest * moves) * (first * first)
         bend *= steepest

@@ -17,6 +17,7 @@ REACH, MOST_REACH = (
     16.0,
     2.0**14,
 )  # the search is in |z_i| <= REACH, or twice as far, four times …, as it must be
+FIRST = {1: 32, 2: 8}  # cells on either side of 0 at the first look
 TOLD = {1: 5.0, 2: 50.0}  # how far the bound on all mass may be above its estimate
 PER_STD = 0.93  # spacing of a lattice on which a Gaussian of std 1 is summed to 1e-10
 ACROSS = 6.0  # a cell is at most so many spacings wide, and more than half of that
@@ -102,8 +103,8 @@ def search(source: Source, n: int, log_share: float) -> list[Found]:
 
 def _branch(source: Source, rows: Ints, reach: float, log_share: float, room: list[int]) -> Iterator[Found]:
     """`room`: how many cells may still be looked at; counted down."""
-    L, side = source.dim, reach / 8
-    index = offsets(L, np.arange(-8, 8))
+    L, many = source.dim, FIRST[source.dim]
+    side, index = reach / many, offsets(L, np.arange(-many, many))
     active, left_out = np.ones((len(rows), len(index)), dtype=bool), np.full(len(rows), -np.inf)
     while len(rows):
         upper, estimate, precision = source.look(rows, index, side)

@@ -184,6 +184,8 @@ class Target:
             return n
         allowed = self._allowed / len(strips)
         h = min(spacing_for(s.cells.a, 2 * total(s.bounds), allowed) for s in strips)
+        if not h > 0:  # nothing is known
+            return n
         needed = int(np.ceil(found.side / max(h, found.side / 2**20)))
         return max(needed, n) if len(strips) > 1 else needed
 
