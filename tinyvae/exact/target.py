@@ -35,7 +35,7 @@ from .support import Found, in_places, search
 TOLERANCE = {1: 1e-9, 2: 1e-6}  # nats, for z ∈ R¹ and z ∈ R²
 INTEGRALS = 4  # each integral gets this part of the tolerance, so that the identity closes to all of it
 SHARE = 1 / 64  # of the allowed error: so much may be left out, and as much may the sides of the cells hold
-MOST_NODES, MOST_NUMBERS = 2**18, 2**24  # that one data point may use for one integral, and all together
+MOST_NODES, MOST_NUMBERS = 2**18, 2**23  # that one data point may use for one integral, and all together
 MOST_FINER = 8  # times, before a sum is left as it is
 
 
