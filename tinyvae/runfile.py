@@ -98,6 +98,9 @@ def columns() -> dict[str, tuple[str, str]]:
     found["error"] = (nats, "the largest error of a term of a point")
     found |= {f"{term}_error": (nats, f"the largest error of {term}") for term in TERMS[:-1]}
     found |= {name: ("0 to 1", f"share of the points that are {name}") for name in ("checked", "certified")}
+    found |= {
+        "proven_error": ("nats", "what is proven of the worst term of any point; infinite where nothing is")
+    }
     found |= {f"{t}_by_{g}": (nats, f"what {g} changed in {t} in this step") for g in groups for t in TERMS}
     found["target_moved"] = (nats, "KL of p(z|x) before this step to p(z|x) after it")
     found["held_out_log_px"] = (nats, "mean log p(x) of points that are not trained on")

@@ -49,6 +49,7 @@ class Config:
     seed: int = 0
     precision: str = "float64"
     evaluate_every: int = 1
+    certify_every: int = 0
     tolerance: float | None = None
     columns: Sequence[str] | None = None
     skip_columns: Sequence[str] | None = None
@@ -109,6 +110,7 @@ class Config:
             beta=config.beta,
             precision=config.precision,  # type: ignore[arg-type]
             evaluate_every=config.evaluate_every,
+            certify_every=config.certify_every,
             tolerance=config.tolerance,
             held_out=data.held_out,
             log_scale=data.log_scale,

@@ -86,6 +86,7 @@ class Trainer:
         precision: of the steps, "float64" or "float32"; the terms are exact in float64 at whatever θ and φ the
             steps lead to.
         evaluate_every: the terms are computed after every so many steps; 0 for never.
+        certify_every: for z ∈ R² what can be proven of them is found out at every so many evaluations; 0 for never.
         evaluation_points: the terms are means over `evaluation_x`: all of x, or a fixed random choice of so many
             of its points (256 for z ∈ R¹ and 64 for z ∈ R², if x has more).
         tolerance: of the terms, nats; None for 1e-9 (z ∈ R¹) and 1e-6 (z ∈ R²).
@@ -112,6 +113,7 @@ class Trainer:
         gradients: Literal["fused", "autograd"] = "fused",
         precision: Literal["float64", "float32"] = "float64",
         evaluate_every: int = 1,
+        certify_every: int = 0,
         evaluation_points: int | None = None,
         tolerance: float | None = None,
         held_out: Any = None,
@@ -124,6 +126,7 @@ class Trainer:
         if model.likelihood == "bernoulli" and not ((self.x == 0) | (self.x == 1)).all():
             raise ValueError("x: expected only 0 and 1 for a Bernoulli model; use likelihood='gaussian'")
         self.evaluate_every = whole("evaluate_every", evaluate_every, 0)
+        self.certify_every = whole("certify_every", certify_every, 0)
         rates = learning_rate if isinstance(learning_rate, tuple | list) else (learning_rate, learning_rate)
         expect(len(rates) == 2, "learning_rate", "one number, or (θ's, φ's)", learning_rate)
         theta_rate, phi_rate = (positive("learning_rate", rate) for rate in rates)
@@ -266,6 +269,8 @@ class Trainer:
         if before is not None:
             after = self._evaluate()
             terms, (attribution, moved) = after.terms, compare(before, after)
+            if self.certify_every and self.step_count % (self.certify_every * self.evaluate_every) == 0:
+                terms = self.certified().terms
             if self.step_count % (HELD_OUT_EVERY * self.evaluate_every) == 0:
                 held_out = self.held_out_log_px()
         looked = terms, attribution, moved, held_out
@@ -333,6 +338,11 @@ class Trainer:
         with OneThread():
             self._evaluation = evaluate(*at, last=self._evaluation, log_scale=self.log_scale)
         return self._evaluation
+
+    def certified(self) -> Evaluation:
+        """`evaluate`, with what can be proven of the terms where they are only checked otherwise, for z ∈ R²."""
+        with OneThread():
+            return self.evaluate().certified()
 
     def held_out_log_px(self) -> float | None:
         """Mean log p_θ(x) of the held-out points at the present θ, nats; None if there are none."""

@@ -207,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     kept.add_argument("--no-record", action="store_true", help="do not record it at all")
 
     commands = top.add_subparsers(
-        dest="command", metavar="{train,lessons,runs,resume,replay,export}", parser_class=Parser
+        dest="command", metavar="{train,certify,lessons,runs,resume,replay,export}", parser_class=Parser
     )
     shared = run_options()
     for action in shared._actions:  # an option given before `train` must not be reset by one that was not
@@ -227,6 +227,19 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         metavar="K",
         help="compute the terms after every K steps (default: 1)",
+    )
+    train.add_argument(
+        "--certify-every", type=arguments.whole(0), default=0, metavar="K",
+        help="for z ∈ R², prove the terms at every K-th evaluation, which takes many times as long as to check them "
+        "(default: 0, only those of the last step; for z ∈ R¹ all are proven)",
+    )  # fmt: skip
+    certify = commands.add_parser(
+        "certify", parents=[shared], help="prove the terms where a run ends: --share LINE, or RUN, a recorded one",
+        description="Train to where a run ends without looking, and prove its terms there.",
+    )  # fmt: skip
+    certify.add_argument("file", nargs="?", metavar="RUN", help="a recorded run")
+    certify.add_argument(
+        "--steps", type=arguments.whole(1), metavar="N", help="after so many steps (default: the end)"
     )
     lessons = commands.add_parser(
         "lessons", help="the essay's claims: list, run NAME, check [NAME ...]", description="The essay's claims.",
@@ -282,17 +295,17 @@ def config_from(args: argparse.Namespace) -> "tuple[Config, Schedule, int | None
     from tinyvae import Update
     from tinyvae.runs import Config, parse_share
 
-    every = getattr(args, "every", 1)
+    every, certify = getattr(args, "every", 1), getattr(args, "certify_every", 0)
     if args.share is not None:
         config, schedule, last = parse_share(args.share)
-        return replace(config, evaluate_every=every), schedule, last
+        return replace(config, evaluate_every=every, certify_every=certify), schedule, last
     config = Config(
         dataset=args.dataset, n=args.points, data_seed=args.data_seed, holdout=args.holdout,
         latent_dim=args.latent_dim, hidden=args.hidden, likelihood=args.likelihood, covariance=args.covariance,
         noise=args.noise, noise_std=args.noise_std, noise_init=args.noise_init, learning_rate=args.learning_rate,
         optimizer=args.optimizer, batch_size=args.batch, samples=args.samples, beta=args.beta, seed=args.seed,
-        precision=args.precision, evaluate_every=every, columns=args.columns, skip_columns=args.skip_columns,
-        color=args.color, header=args.header, standardize=args.standardize,
+        precision=args.precision, evaluate_every=every, certify_every=certify, columns=args.columns,
+        skip_columns=args.skip_columns, color=args.color, header=args.header, standardize=args.standardize,
         update=Update(theta=args.freeze != "theta", phi=args.freeze != "phi"),
     )  # fmt: skip
     return config, (), None
@@ -358,7 +371,7 @@ def _run(argv: Sequence[str] | None) -> int:
         from .lessons_cli import lessons
 
         return lessons(args.what, args.names, args.seed)
-    if args.command in ("runs", "resume", "replay", "export"):
+    if args.command in ("runs", "resume", "replay", "export") or (args.command == "certify" and args.file):
         from . import recordings
 
         if args.command == "replay" or (args.command == "resume" and args.app):
@@ -367,6 +380,10 @@ def _run(argv: Sequence[str] | None) -> int:
     config, schedule, last = config_from(args)
     if args.share is not None:
         warn_of_old_line(config)
+    if args.command == "certify":
+        from .headless import certify
+
+        return certify(config, schedule, args.steps or last or 1000)
     if args.command == "train":
         from .headless import train
 

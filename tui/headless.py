@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from .console import Console
 from .exit_codes import BAD_INPUT, DIVERGED, GOOD
 from .output import last_words, printable
 from .signals import SAYS, exit_code
-from .terms import ELBO, LOG_PX, TERMS, standing
+from .terms import ELBO, LOG_PX, TERMS, error_of, standing
 
 COLUMNS = sorted(TERMS, key=lambda key: key not in (LOG_PX.key, ELBO.key))  # the bound and what it bounds first
 
@@ -33,7 +33,7 @@ def one_line(row: dict[str, Any], name: str) -> str:
     if row.get("log_px") is None:
         return f"{name} step {int(row['step'])}: not evaluated"
     terms = "  ".join(f"{term} {row[term]:.4f}" for term in COLUMNS)
-    errors = f"residual {row['residual']:.0e}  {standing(row) or 'uncertain'} to {row['error']:.0e}"
+    errors = f"residual {row['residual']:.0e}  {standing(row) or 'uncertain'} to {error_of(row):.0e}"
     return f"{name} step {int(row['step'])}: {terms}  {errors}"
 
 
@@ -104,7 +104,11 @@ def _train(
         if writer:
             writer.write(first)
         with live:
+            if steps == 1:
+                trainer.certify_every = 1
             for record in scheduled_steps(trainer, schedule, steps):
+                if record.step == end - 1:  # the last record says what can be proven
+                    trainer.certify_every = 1
                 if writer:
                     writer.write(record)
                 done = record.step
@@ -112,7 +116,7 @@ def _train(
                 last = record if record.terms else last
                 live.show(record)
             if last.step < done:  # the terms of the end, whatever was looked at on the way
-                last = trainer.record()
+                last = replace(trainer.record(), terms=trainer.certified().terms)
                 tally.add(last)
         if recorder:
             recorder.close()
@@ -141,6 +145,47 @@ def _train(
             changes = tuple(change for change in schedule if change[0] < trainer.step_count)
             print(f"the same run again: tinyvae --share {share(run.resolved, changes, trainer.step_count)}")
     return code
+
+
+def certify(config: Config, schedule: Schedule, steps: int) -> int:
+    """Train without looking, and prove the terms at the end; returns the exit code."""
+    run = config.open()
+    run.trainer.evaluate_every = 0
+    for at, settings in schedule:
+        if at == 0:
+            run.trainer.settings = settings
+    try:
+        for _ in scheduled_steps(run.trainer, schedule, steps):
+            pass
+        return say_what_is_proven(run)
+    except Diverged as diverged:
+        return complain_of(diverged)
+
+
+def complain_of(diverged: Diverged) -> int:
+    print(f"tinyvae: the run diverged at {diverged}", file=sys.stderr)
+    return DIVERGED
+
+
+def say_what_is_proven(run: Run) -> int:
+    """The terms where the run stands, and within what they are proven."""
+    terms, step = run.trainer.certified().terms, run.trainer.step_count
+    points, tolerance = len(run.trainer.evaluation_x), run.trainer.tolerance
+    table = Table(
+        title=Text(f"{printable(run.data.name)}, step {step}: nats per data point"), title_justify="left"
+    )
+    table.add_column("term")
+    table.add_column("mean", justify="right")
+    for term in COLUMNS:
+        table.add_row(term, f"{getattr(terms, term):.6f}")
+    console = Console()
+    console.print(table)
+    proven = round(terms.certified * points)
+    within = f"every term of every point is proven to within {terms.proven_error:.0e}"
+    if proven < points:
+        within = f"the worst of the others to within {terms.proven_error:.0e}"
+    console.print(f"certified to {tolerance:.0e}: {proven} of {points} points; {within}", highlight=False)
+    return GOOD
 
 
 def _open(out: str, data: str, force: bool) -> RecordWriter:

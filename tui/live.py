@@ -37,6 +37,7 @@ SLICE = 0.01  # seconds of training between two looks at the keyboard
 ROUNDS = 10  # of the event loop at such a look: a key goes through several queues before it does anything
 ANSWER = 0.04  # seconds without training after a key, in which to show what it did
 SLOW_STEP = 0.015  # a step that takes longer is waited for in a thread, one at a time
+STILL = 1.0  # second, after which what the terms are is proven
 SMALLEST = (60, 18)
 TERMINAL_AS_IT_WAS = (  # no mouse, no focus reports, no marked pasting, lines wrap; its own screen, and the cursor
     b"\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?7h\x1b[<u\x1b[?1049l\x1b[?25h"
@@ -78,6 +79,7 @@ class Live(App[None]):
         self._view: View | None = None  # what is on the screen
         self._measured = (perf_counter(), 0)
         self._step_seconds = 0.0
+        self._stands: tuple[Any, int, float] = (None, 0, 0.0)  # the run, at which step, since when
         self._told = self._paint_missed = self._shown_running = False
         self._answering = 0.0  # no training before this time
         self._loop_of_keys: asyncio.AbstractEventLoop | None = None
@@ -154,6 +156,7 @@ class Live(App[None]):
             if not session.running:
                 session.save()
                 self._tell_if_unrecorded()
+                self._certify_if_new()
                 await asyncio.sleep(0.02)
                 continue
             began = perf_counter()
@@ -182,6 +185,22 @@ class Live(App[None]):
         """From a thread: what the screen draws grows between two of its turns, not within one."""
         assert self._loop_of_keys is not None
         self._loop_of_keys.call_soon_threadsafe(self.session.take, record)
+
+    def _certify_if_new(self) -> None:
+        """On a plane the terms are proven where the run stands still: it takes too long for every step."""
+        session, now = self.session, perf_counter()
+        if self._stands[:2] != (session.history, session.step):
+            self._stands = (session.history, session.step, now)
+        elif now - self._stands[2] > STILL and session.wants_certificate:
+            session.certificate = (session.step, 0.0, np.inf)
+            self.certify()
+
+    @work(exclusive=True, group="certify")
+    async def certify(self) -> None:
+        session, step = self.session, self.session.step
+        found = (await in_thread(session.trainer.evaluate().certified)).terms
+        session.certificate = (step, found.certified, found.proven_error)
+        self._last_painted = None
 
     def tell_what_was_taken(self) -> None:
         """Of a person's own file: rows, columns, header, what was left out, and what to know about it."""

@@ -180,6 +180,16 @@ def resume(args: argparse.Namespace) -> int:
     return go_on(recorded, args.steps or asked)
 
 
+def certify(args: argparse.Namespace) -> int:
+    """`tinyvae certify RUN`: what is proven at its end, or after `--steps`."""
+    from .headless import say_what_is_proven
+
+    recorded = open_run(find(args.file))
+    run = recorded.open()
+    recorded.at(args.steps, run.trainer)
+    return say_what_is_proven(run)
+
+
 def warn(recorded: RunFile) -> None:
     """Where a run goes on in other surroundings than it began in."""
     if differing := recorded.differences():

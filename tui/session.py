@@ -157,6 +157,7 @@ class Session:
         self.history = History(self.trainer.record())
         self.history.keep(self.trainer.snapshot())
         self._replayed: tuple[int, Evaluation] = (0, evaluation)
+        self.certificate = (-1, 0.0, np.inf)  # a step, the share of points proven there, and to within what
         self.recorder: Recorder | None = None
         self.file: Path | None = None  # in which the run is recorded
 
@@ -197,6 +198,12 @@ class Session:
         self.history.append(record)
         if self.history.wants_snapshot(record.step):
             self.history.keep(self.trainer.snapshot())
+
+    @property
+    def wants_certificate(self) -> bool:
+        """Whether the terms where the run stands are only checked, and nobody has tried to prove them."""
+        unproven = self.history.row(self.step)["certified"] < 1
+        return self.model.latent_dim == 2 and unproven and self.certificate[0] != self.step and not self.stopped
 
     # ----- the file -----
 

@@ -78,6 +78,11 @@ def standing(row: Mapping[str, Any]) -> str:
     return "certified" if row["certified"] == 1 else "checked" if row["checked"] == 1 else ""
 
 
+def error_of(row: Mapping[str, Any]) -> float:
+    """The error that goes with that word: what is proven, or how far other nodes are away; nats."""
+    return float(row["proven_error" if row["certified"] == 1 else "error"])
+
+
 TERMS = {term.key: term for term in (LOG_PX, RECONSTRUCTION, KL_PRIOR, KL_POSTERIOR, ELBO)}
 QUANTITIES = TERMS | {other.key: other for other in (RESIDUAL, TARGET_MOVED, Q_RECOVERED, HELD_OUT)}
 TURNED = {

@@ -236,7 +236,15 @@ def linear_plane(r):
     return model, theta, data(r, model, theta), any_q(r, 3, L=2)
 
 
-KINDS = [linear_plane, ordinary, wide_or_narrow_q, bump, bump, steep, needle, far_mode, scaled]
+def plane(r):
+    """z ∈ R², hidden layers, ordinary weights, a tilted q."""
+    model, theta = net(r, L=2, hidden=tuple(int(r.integers(2, 12)) for _ in range(r.integers(1, 3))))
+    std = 10 ** r.uniform(-0.8, 0.1, (2, 2))
+    q = Gaussian(r.standard_normal((2, 2)), np.log(std), 0.3 * std[:, :1] * r.standard_normal((2, 1)))
+    return model, theta, data(r, model, theta, 2), q
+
+
+KINDS = [linear_plane, plane, ordinary, wide_or_narrow_q, bump, bump, steep, needle, far_mode, scaled]
 
 
 def truth_of_linear(model, theta, x, mean, C):
@@ -274,27 +282,56 @@ def truth_of_linear(model, theta, x, mean, C):
     }
 
 
+def panels(reach, many):
+    """Gauss-Legendre nodes and weights on so many equal pieces of [−reach, reach]."""
+    edges = np.linspace(-reach, reach, many + 1)
+    half = reach / many
+    nodes = (0.5 * (edges[:-1] + edges[1:])[:, None] + half * NODES).ravel()
+    return nodes, np.tile(half * WEIGHTS, many)
+
+
+def truth_on_the_plane(model, theta, x, mean, C):
+    """The same for z ∈ R² by products of Gauss-Legendre sums, twice: the doubt is how far these are apart."""
+    log_likelihood, found = decoder(model, theta), []
+    for many in (28, 41):
+        t, w = panels(9.5, many)
+        z = np.stack(np.meshgrid(t, t, indexing="ij"), axis=-1).reshape(-1, 2)
+        logs = log_likelihood(x, z) - 0.5 * (z * z).sum(axis=1)
+        peak = logs.max()
+        log_px = np.log(np.outer(w, w).ravel() @ np.exp(logs - peak)) + peak - LOG_2PI
+        t, w = panels(9.0, many)
+        eps = np.stack(np.meshgrid(t, t, indexing="ij"), axis=-1).reshape(-1, 2)
+        weight = np.outer(w, w).ravel() * np.exp(-0.5 * (eps * eps).sum(axis=1) - LOG_2PI)
+        reconstruction = weight @ log_likelihood(x, mean + eps @ C.T)
+        kl_prior = 0.5 * (mean @ mean + (C * C).sum() - 2) - np.log(C[0, 0] * C[1, 1])
+        found.append([log_px, reconstruction, kl_prior - reconstruction + log_px])
+    names, (coarse, fine) = ("log_px", "reconstruction", "kl_posterior"), found
+    return {name: (b, abs(a - b) + 1e-13 * (1 + abs(b))) for name, a, b in zip(names, coarse, fine)}
+
+
 def examine(seed):
     """One case: its kind, and for each data point (what is wrong, certified, checked)."""
     r = np.random.default_rng(seed)
     kind = KINDS[seed % len(KINDS)]
     model, theta, x, q = kind(r)
     with np.errstate(all="ignore"):
-        got = tv.decompose(model, theta, None, x, q=q)
+        got = tv.decompose(model, theta, None, x, q=q, certify=True)
     points = []
     for n in range(len(x)):
         with np.errstate(all="ignore"):
             if model.latent_dim == 1:
                 expected = truth_on_the_line(model, theta, x[n], q.mean[n, 0], float(np.exp(q.log_diag[n, 0])))
+            elif model.hidden:
+                expected = truth_on_the_plane(model, theta, x[n], q.mean[n], q.cholesky[n])
             else:
                 expected = truth_of_linear(model, theta, x[n], q.mean[n], q.cholesky[n])
         wrong = []
         for name, (value, doubt) in expected.items():
-            miss = abs(getattr(got, name)[n] - value)
-            if not miss <= getattr(got, name + "_error")[n] + 4 * doubt:
-                wrong.append(
-                    f"{name}: off by {miss:.2g}, states {getattr(got, name + '_error')[n]:.2g}, doubt {doubt:.1g}"
-                )
+            miss, states = abs(getattr(got, name)[n] - value), getattr(got, name + "_error")[n]
+            if model.latent_dim == 2 and model.hidden and got.certified[n]:
+                states = got.proven_error[n]
+            if not miss <= states + 4 * doubt:
+                wrong.append(f"{name}: off by {miss:.2g}, states {states:.2g}, doubt {doubt:.1g}")
         points.append((wrong, bool(got.certified[n]), bool(got.checked[n])))
     return kind.__name__, points
 

@@ -588,7 +588,7 @@ def test_a_row_has_the_names_used_everywhere():
     without, with_terms = (record.as_row() for record in t.steps(2))
     errors = {f"{name}_error" for name in TERMS[:-1]} | {"error", "residual"}
     by = {f"{name}_by_{group}" for name in TERMS for group in ("theta", "phi")}
-    evaluated = {*TERMS, *errors, *by, "checked", "certified"}
+    evaluated = {*TERMS, *errors, *by, "checked", "certified", "proven_error"}
     assert set(without) == set(with_terms) == columns | evaluated
     assert all(without[name] is None for name in evaluated | {"target_moved"})
     assert [name for name, value in with_terms.items() if value is None] == ["held_out_log_px"]

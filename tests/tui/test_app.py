@@ -349,7 +349,7 @@ async def test_the_app_sleeps_until_the_next_step_is_due(monkeypatch):
     async with opened() as (app, _):
         looks = []
         advance = app.session.advance
-        monkeypatch.setattr(app.session, "advance", lambda seconds: looks.append(seconds) or advance(seconds))
+        monkeypatch.setattr(app.session, "advance", lambda *given: looks.append(given) or advance(*given))
         app.session.speed = 0.5
         app.session.run(True)
         await until(lambda: app.session.step == 1)
@@ -390,7 +390,8 @@ async def test_certified_checked_and_neither_are_said_as_what_they_are():
             (0.75, 1.0, 1e-9, "✓ every term checked ±1e-9"),
             (0.5, 0.75, 1e-3, "✗ 25 % of the points neither certified nor checked, worst error ±1e-3"),
         ):
-            for name, value in (("certified", certified), ("checked", checked), ("error", error)):
+            known = {"certified": certified, "checked": checked, "error": error, "proven_error": error}
+            for name, value in known.items():
                 history.column(name)[1] = value
             app.paint(force=True)
             assert said in identity(app)

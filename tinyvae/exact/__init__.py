@@ -5,9 +5,6 @@ log p_θ(x) and p_θ(z|x); `terms_under` holds a q against it; `decompose` does 
 is in `gap.py`, the terms over a plane of θ and φ in `landscape.py`. Nothing else in here is meant for others.
 """
 
-from .decomposition import Expectations as Expectations
-from .decomposition import decompose as decompose
-from .decomposition import terms_under as terms_under
 from .joint import Callables as Callables
 from .joint import Joint as Joint
 from .target import Target as Target
@@ -15,3 +12,7 @@ from .target import check_tolerance as check_tolerance
 from .terms import TERMS as TERMS
 from .terms import Decomposition as Decomposition
 from .terms import MeanTerms as MeanTerms
+from .under_q import Expectations as Expectations
+from .under_q import certified as certified
+from .under_q import decompose as decompose
+from .under_q import terms_under as terms_under

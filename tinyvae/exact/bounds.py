@@ -11,7 +11,8 @@ point and a cell are products left·right of a row of each data point and a colu
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,6 @@ Bools = NDArray[np.bool_]
 Layers = list[tuple[Array, Array, Array]]  # W, |W| (in, out) and b (out,) of each layer
 
 LOG_2PI = float(np.log(2 * np.pi))
-TYPICAL = (
-    3.0  # how many noise stds x is from the mean where it matters: √S <= S/(2·3) + 3/2 makes bounds linear
-)
 SPARE = 0.25  # e in (√S + B)² <= (1 + e) S + (1 + 1/e) B²
 
 
@@ -81,15 +79,15 @@ def intervals(layers: Layers, z: Array, rho: Array) -> Discs:
     parts = np.empty((1 + L, M, W.shape[1]))
     parts[0], parts[1:] = z @ W + b, W[:, None]
     bend, pole = np.zeros((M, W.shape[1])), np.full(M, np.inf)
-    first = np.einsum("lm,lmk->mk", rho, np.abs(parts[1:]))
+    first = moves = np.einsum("lm,lmk->mk", rho, np.abs(parts[1:]))
     for W, size, b in rest:
         u = np.abs(parts[0])
         pole = np.minimum(pole, rho.max(axis=0) * (np.sqrt(u * u + np.pi**2 / 4) / first).min(axis=1))
-        moves = first + 0.5 * bend
-        e = np.exp(np.minimum(np.maximum(u - moves, 0.0), 300.0))
-        steepest = 4 / (e + 1 / e) ** 2
-        tanh = np.tanh(parts[0])
-        first += bend
+        tanh, nearest = np.tanh(parts[0]), u - moves
+        e = np.exp(-2 * np.abs(nearest))
+        steepest = np.where(nearest > 0, 4 * e / (1 + e) ** 2, 1.0)
+        at_most = (np.abs(tanh) - np.copysign((1 - e) / (1 + e), nearest)) @ size  # towards 0 it changes most
+        first = first + bend
         bend += 2 * (np.abs(tanh) + steepest * moves) * (first * first)
         bend *= steepest
         parts[1:] *= 1 - tanh * tanh
@@ -97,10 +95,11 @@ def intervals(layers: Layers, z: Array, rho: Array) -> Discs:
         parts = parts @ W
         parts[0] += b
         bend, first = bend @ size, np.einsum("lm,lmk->mk", rho, np.abs(parts[1:]))
+        moves = np.fmin(first + 0.5 * bend, at_most)  # the one on small intervals, the other on large ones
     slope = np.zeros((L, 2, *parts.shape[1:]))
     slope[:, 0] = parts[1:]
     free = np.ones(M, dtype=bool)
-    return Discs(parts[0], np.zeros_like(parts[0]), slope, bend, first + 0.5 * bend, free, pole)
+    return Discs(parts[0], np.zeros_like(parts[0]), slope, bend, moves, free, pole)
 
 
 def _reach(parts: Array, rho: Array) -> Array:
@@ -147,18 +146,44 @@ def _through_tanh(parts: Array, a: Array, b: Array) -> Array:
     return out
 
 
-def _turned(slope: Array, upwards: bool) -> Array:
-    """The derivatives (L, 2, M, D), or those in the direction of i: Re iF' = −Im F', Im iF' = Re F'."""
-    return np.stack([-slope[:, 1], slope[:, 0]], axis=1) if upwards else slope
+def _turned(slope: Array, upwards: int | None) -> Array:
+    """The derivatives (L, 2, M, D), that along one axis in the direction of i: Re iF' = −Im F', Im iF' = Re F'."""
+    if upwards is None:
+        return slope
+    turned = slope.copy()
+    turned[upwards] = np.stack([-slope[upwards, 1], slope[upwards, 0]])
+    return turned
 
 
 class Bounds(NamedTuple):
-    """Upper bounds for pairs of a data point and a cell: products of a row (N, K) and these columns."""
+    """φ = log |p(x|z)| on cells, for rows `left` (n, K) of data points: below φ(c) + slope·d + ½K at c + d.
 
-    log_f: Array  # of log |p(x|z)| at the centre, plus half its second-order rest, (K, M)
-    slope: Array  # of log |p(x|z)| at the centre along the cell, which is real or goes upwards, (L, K, M)
-    size: Array  # of |log p(x|z)| all over the cell, (K, M)
-    slack: Array  # the rest that is in log_f, about, (M,)
+    ½K is `rest` + `bent` √(½ (top − φ)): how far x is from the decoder's mean enters its root.
+    """
+
+    log_f: Array  # φ at the centres, as columns (K, M)
+    slope: Array  # its derivatives there along the cell, as columns (L, K, M)
+    rest: Array  # (M,), or as columns (K, M)
+    bent: Array  # (M,), or zero
+    top: Array  # what φ is at most if x is the mean, (M,)
+    far: Array  # how far the mean moves on a cell, in noise stds, (M,); or φ where it is highest, as columns (K, M)
+
+    def of(self, some: Any) -> "Bounds":
+        return Bounds(*(part[..., some] for part in self))
+
+    def ceiling(self, left: Array) -> tuple[Array, Array]:
+        """φ at the centres and ½K, (n, M) each."""
+        log_f = left @ self.log_f
+        if self.rest.ndim > 1:
+            return log_f, left @ self.rest
+        return log_f, self.rest + self.bent * np.sqrt(np.maximum(0.5 * (self.top - log_f), 0.0))
+
+    def highest(self, left: Array, log_f: Array) -> Array:
+        """What φ cannot exceed on cells of the real line, (n, M): sharper where they are large."""
+        if self.far.ndim > 1:
+            return left @ self.far
+        way = np.sqrt(np.maximum(2 * (self.top - log_f), 0.0)) - self.far
+        return np.asarray(self.top - 0.5 * np.maximum(way, 0.0) ** 2)
 
 
 @dataclass(frozen=True)
@@ -167,9 +192,8 @@ class GaussianLikelihood:
 
     inverse_std: Array  # 1/σ, (D,)
     centre: Array  # (D,): near x and F, so that little cancels
-    typical: float = TYPICAL  # T in √S <= S/(2T) + T/2, which makes bounds linear in S, and is sharp at √S = T
 
-    @property
+    @cached_property
     def log_constant(self) -> float:
         return float(np.log(self.inverse_std).sum() - 0.5 * len(self.inverse_std) * LOG_2PI)
 
@@ -181,10 +205,6 @@ class GaussianLikelihood:
     def around(self, outputs: Array) -> "GaussianLikelihood":
         """The same, centred where the outputs (D,) are."""
         return replace(self, centre=outputs)
-
-    def expecting(self, typical: float) -> "GaussianLikelihood":
-        """The same, with bounds for x that are so many noise stds from the mean."""
-        return replace(self, typical=typical)
 
     def length(self, outputs: Array) -> float:
         """Of a change of the outputs (D,), in noise stds."""
@@ -204,6 +224,10 @@ class GaussianLikelihood:
         a = (x - self.centre) * self.inverse_std
         return np.column_stack([np.ones(len(x)), np.einsum("nd,nd->n", a, a), a])
 
+    def prepared(self, outputs: Array) -> Array:
+        """What nodes keep of the decoder's outputs."""
+        return outputs
+
     def columns(self, outputs: Array) -> Array:
         """log p(x|z) at nodes: outputs (M, D) -> (2 + D, M)."""
         b = (outputs - self.centre) * self.inverse_std
@@ -215,13 +239,13 @@ class GaussianLikelihood:
         )
         return columns
 
-    def free(self, d: Discs) -> Bools:
-        """On which discs log p(x|z) is analytic, (M,)."""
+    def free(self, d: Discs, log: bool) -> Bools:
+        """On which discs p(x|z) is analytic, or its logarithm is, (M,)."""
         return d.free
 
     def information(self, d: Discs) -> Array:
-        """|∂F/∂z|²/σ² summed over the axes, (M,): what x tells of z there."""
-        return np.einsum("lmd,lmd->m", (J := d.slope[:, 0] * self.inverse_std), J)
+        """Jᵀ Σ⁻¹ J, (L, L, M): what x tells of z there."""
+        return np.einsum("lmd,kmd->lkm", (J := d.slope[:, 0] * self.inverse_std), J)
 
     def pole(self, d: Discs) -> Array:
         """About how far the nearest singularity of log p(x|z) is, (M,)."""
@@ -236,25 +260,22 @@ class GaussianLikelihood:
         columns[1], columns[2:] = e, -2 * e * P.T
         return columns
 
-    def bounds(self, d: Discs, rho: Array, upwards: bool = False) -> Bounds:
-        """φ = Re log p = −½|a − P|² + ½|q|² + const, with P + iq = b; PROOF: φ'' <= |Im b'|² + |b''| (…)."""
+    def bounds(self, d: Discs, rho: Array, upwards: int | None = None) -> Bounds:
+        """φ = −½|a − P|² + ½|q|² + const, P + iq = b; φ'' <= |Im b'|² + |b''| (moves + √(|a − P|² + |q|²))."""
         P, q, bend, moves = (part * self.inverse_std for part in (d.re - self.centre, d.im, d.bend, d.moves))
         slope = _turned(d.slope, upwards) * self.inverse_std
         turn = np.einsum("lm,lmd->md", rho, np.abs(slope[:, 1])) + bend
-        PP, qq = np.einsum("md,md->m", P, P), np.einsum("md,md->m", q, q)
-        bent = np.sqrt(np.einsum("md,md->m", bend, bend))
-        rest = np.einsum("md,md->m", turn, turn) + np.einsum("md,md->m", moves, bend)
-        # √S <= S/(2T) + T/2 with S = |a − P|² + |q|²: the rest is linear in S, so half of it joins the product.
-        part = bent / (2 * self.typical)
+        qq = np.einsum("md,md->m", q, q)
+        rest = 0.5 * (np.einsum("md,md->m", turn, turn) + np.einsum("md,md->m", moves, bend))
         log_f = np.empty((2 + P.shape[1], len(P)))
-        log_f[0] = self.log_constant + 0.5 * (
-            qq * (1 + part) + rest + bent * self.typical / 2 - (1 - part) * PP
-        )
-        log_f[1], log_f[2:] = -0.5 * (1 - part), (1 - part) * P.T
+        log_f[0] = self.log_constant + 0.5 * (qq - np.einsum("md,md->m", P, P))
+        log_f[1], log_f[2:] = -0.5, P.T
         along = np.zeros((len(slope), *log_f.shape))
         along[:, 0] = np.einsum("md,lmd->lm", q, slope[:, 1]) - np.einsum("md,lmd->lm", P, slope[:, 0])
         along[:, 2:] = slope[:, 0].swapaxes(1, 2)
-        return Bounds(log_f, along, self.size(d), 0.5 * (rest + bent * self.typical))
+        bent = np.sqrt(np.einsum("md,md->m", bend, bend))
+        far = np.sqrt(np.einsum("md,md->m", moves, moves))
+        return Bounds(log_f, along, rest, bent, self.log_constant + qq, far)
 
 
 @dataclass(frozen=True)
@@ -264,9 +285,6 @@ class BernoulliLikelihood:
     highest = 0.0
 
     def around(self, outputs: Array) -> "BernoulliLikelihood":
-        return self
-
-    def expecting(self, typical: float) -> "BernoulliLikelihood":
         return self
 
     def length(self, outputs: Array) -> float:
@@ -284,20 +302,26 @@ class BernoulliLikelihood:
         """(N, 1 + D)."""
         return np.column_stack([np.ones(len(x)), x])
 
-    def columns(self, outputs: Array) -> Array:
-        """(M, D) -> (1 + D, M)."""
-        columns = np.empty((1 + outputs.shape[1], len(outputs)))
-        columns[0], columns[1:] = -np.logaddexp(0, outputs).sum(axis=1), outputs.T
-        return columns
+    def prepared(self, outputs: Array) -> Array:
+        """What nodes keep of the decoder's outputs: (M, D) -> (M, 1 + D)."""
+        softplus = np.maximum(outputs, 0) + np.log1p(np.exp(-np.abs(outputs)))
+        return np.column_stack([-softplus.sum(axis=1), outputs])
 
-    def free(self, d: Discs) -> Bools:
-        """On which discs log p(x|z) is analytic, (M,): log σ(l) branches at l = iπ, where σ has its pole."""
-        return d.free & (np.abs(d.im) + d.moves < np.pi).all(axis=1)
+    def columns(self, prepared: Array) -> Array:
+        """(M, 1 + D) -> (1 + D, M)."""
+        return prepared.T.copy()
+
+    def free(self, d: Discs, log: bool) -> Bools:
+        """On which discs p(x|z) is analytic, or its logarithm is, (M,): σ(l) has poles at l = iπ (2k + 1)."""
+        if log:  # which branches there
+            return d.free & (np.abs(d.im) + d.moves < np.pi).all(axis=1)
+        away = np.pi - np.abs(d.im - 2 * np.pi * np.round(d.im / (2 * np.pi)))
+        return d.free & (np.hypot(d.re, away) > d.moves).all(axis=1)
 
     def information(self, d: Discs) -> Array:
-        """Fisher's information of the bits on z, summed over the axes, (M,)."""
-        variance = 0.25 / np.cosh(np.clip(0.5 * d.re, -300, 300)) ** 2
-        return np.einsum("lmd,lmd,md->m", (J := d.slope[:, 0]), J, variance)
+        """Fisher's information of the bits on z, (L, L, M)."""
+        J = d.slope[:, 0] / (2 * np.cosh(np.clip(0.5 * d.re, -300, 300)))
+        return np.einsum("lmd,kmd->lkm", J, J)
 
     def pole(self, d: Discs) -> Array:
         """About how far the nearest singularity of log p(x|z) is, (M,)."""
@@ -323,22 +347,19 @@ class BernoulliLikelihood:
         return _of_bits(one + off_one * d.moves, zero + off_zero * d.moves)
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def bounds(self, d: Discs, rho: Array, upwards: bool = False) -> Bounds:
+    def bounds(self, d: Discs, rho: Array, upwards: int | None = None) -> Bounds:
         """φ = Σ x log|σ(l)| + (1 − x) log|σ(−l)|, on discs where |Im l| < π."""
         off_one, off_zero, v = self._steepest(d)
         log_one, log_zero = _log_sigmoid(d.re, d.im)  # log σ(l) and log σ(−l), complex
         length = np.sqrt(d.slope[:, 0] ** 2 + d.slope[:, 1] ** 2)
-        turn = np.einsum("md,md->m", v, (np.einsum("lm,lmd->md", rho, length) + d.bend) ** 2)
-        one = log_one.real + 0.5 * off_one * d.bend
-        zero = log_zero.real + 0.5 * off_zero * d.bend
-        log_f = _of_bits(one, zero)
-        log_f[0] += 0.5 * turn
-        p = np.exp(log_one)
-        slope = _turned(d.slope, upwards)
+        turn = v * (np.einsum("lm,lmd->md", rho, length) + d.bend) ** 2
+        rest = 0.5 * _of_bits(turn + off_one * d.bend, turn + off_zero * d.bend)
+        slope, p = _turned(d.slope, upwards), np.exp(log_one)
         J = slope[:, 0] + 1j * slope[:, 1]
         along = np.stack([_of_bits(((1 - p) * j).real, (-p * j).real) for j in J])
-        slack = 0.5 * (turn + np.einsum("md,md->m", np.maximum(off_one, off_zero), d.bend))
-        return Bounds(log_f, along, self.size(d), slack)
+        far = _of_bits(*(-np.log1p(np.exp(np.clip(side * d.re - d.moves, -700, 700))) for side in (-1, 1)))
+        zero = np.zeros(len(p))
+        return Bounds(_of_bits(log_one.real, log_zero.real), along, rest, zero, zero, far)
 
 
 def _of_bits(one: Array, zero: Array) -> Array:

@@ -19,9 +19,8 @@ import numpy as np
 from .. import ops
 from ..checks import Array, Bools, Ints
 from ..gaussian import Gaussian
-from .decomposition import terms_under
-from .support import inverse_of
 from .target import Target
+from .under_q import inverse_of, terms_under
 
 SPACING, REACH = {1: 0.2, 2: 0.4}, 6.0  # of the nodes ε on which E_q is taken during the search
 LOOK = {1: 401, 2: 41}  # nodes along each axis when the posterior's modes are looked for

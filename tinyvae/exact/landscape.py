@@ -12,9 +12,9 @@ import numpy as np
 
 from ..checks import Array
 from ..model import VAE
-from .decomposition import terms_under
 from .target import Target
 from .terms import TERMS
+from .under_q import terms_under
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Decomposition:
     kl_posterior_error: Array
     checked: Bools | bool = False  # other nodes say the same, to the tolerance; or certified, (N,)
     certified: Bools | bool = False  # a proven bound says that every term is right to the tolerance, (N,)
+    proven_error: Array | float = np.inf  # what is proven of the worst of the terms, (N,), nats
 
     @property
     def elbo(self) -> Array:
@@ -51,8 +52,8 @@ class Decomposition:
         errors = np.array([getattr(self, f"{name}_error") for name in TERMS[:-1]]).max(axis=1).tolist()
         residual = self.residual
         worst = float(residual[np.abs(residual).argmax()])
-        shares = float(np.mean(self.checked)), float(np.mean(self.certified))
-        values = zip(MeanTerms.__annotations__, (*terms, worst, max(errors), *errors, *shares))
+        known = float(np.mean(self.checked)), float(np.mean(self.certified)), float(np.max(self.proven_error))
+        values = zip(MeanTerms.__annotations__, (*terms, worst, max(errors), *errors, *known))
         return MeanTerms(**dict(values))
 
 
@@ -73,3 +74,4 @@ class MeanTerms:
     kl_posterior_error: float
     checked: float = 0.0  # the share of the data points that are, from 0 to 1
     certified: float = 0.0
+    proven_error: float = np.inf  # the largest; what `certified` says is that it is at most the tolerance

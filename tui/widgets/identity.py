@@ -11,7 +11,7 @@ from textual.widget import Widget
 from ..notes import Invariant
 from ..palette import colors
 from ..session import Session
-from ..terms import ELBO, TERMS, standing
+from ..terms import ELBO, TERMS, error_of, standing
 from ..view import Units, View
 
 # What stands after each term, and what does where all are turned to the loss.
@@ -89,7 +89,7 @@ class Identity(Widget):
         if self.view is None or self.session is None:
             return Text("")
         lines = self._terms(self.view.row, self.session.units)
-        lines.append(self._certificate(self.view.row, self.session.trainer.tolerance))
+        lines.append(self._certificate(self.view.row, self.session.trainer.tolerance, self.session.certificate))
         lines.append(self._meter(self.view) if self.view.meter else self._invariants(self.session.invariants()))
         session, palette = self.session, colors(self)
         color = palette["bad"] if session.stopped else palette["elbo"] if session.caption else palette["text"]
@@ -136,19 +136,24 @@ class Identity(Widget):
             lines[1].append(f"   {units.of}", style=palette["faint"])
         return lines
 
-    def _certificate(self, row: dict[str, Any], tolerance: float) -> Text:
+    def _certificate(
+        self, row: dict[str, Any], tolerance: float, certificate: tuple[int, float, float]
+    ) -> Text:
         """How well the identity closes; whether every term is certified, checked or neither, and its error."""
         palette, text = colors(self), Text()
         closes = abs(row["residual"]) <= tolerance
         text.append("✓ " if closes else "✗ ", style=palette["good" if closes else "bad"])
         text.append(f"the identity closes to {size(abs(row['residual']))}", style=palette["text"])
+        step, share, proven = certificate
+        if step == row["step"] and share > row["certified"]:
+            row = row | {"certified": share, "proven_error": proven}
         word = standing(row)
         text.append("   ✓ " if word else "   ✗ ", style=palette["good" if word else "bad"])
         if word:
-            text.append(f"every term {word} ±{size(row['error'])}", style=palette["text"])
+            text.append(f"every term {word} ±{size(error_of(row))}", style=palette["text"])
         else:
-            share = f"{100 * (1 - row['checked']):.0f} % of the points neither certified nor checked"
-            text.append(f"{share}, worst error ±{size(row['error'])}", style=palette["bad"])
+            others = f"{100 * (1 - row['checked']):.0f} % of the points neither certified nor checked"
+            text.append(f"{others}, worst error ±{size(row['error'])}", style=palette["bad"])
         moved = row["target_moved"]
         if not math.isnan(moved):
             text.append(f"   the target moved {size(moved)} nats in this step", style=palette["faint"])

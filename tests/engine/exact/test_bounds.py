@@ -84,25 +84,56 @@ def test_a_disc_that_is_called_free_holds_no_pole(seed):
         assert not d.free[0]
 
 
-@pytest.mark.parametrize("upwards", [False, True])
+def random_likelihood(r, layers, likelihood):
+    """A likelihood, some x, and log p(x|z) for outputs F (M, T, D): (N, M, T)."""
+    D = layers[-1][2].size
+    if likelihood == "bernoulli":
+        x = (r.random((4, D)) < 0.5).astype(float)[:, None, None]
+
+        def of_bits(F):
+            logs = [-np.log(1 + np.exp(sign * F)) for sign in (-1, 1)]
+            return (x * logs[0] + (1 - x) * logs[1]).sum(axis=-1)
+
+        return BernoulliLikelihood(), x[:, 0, 0], of_bits
+    how = GaussianLikelihood(1 / r.uniform(0.1, 1, D), r.standard_normal(D))
+    x = decode(layers, r.standard_normal((4, len(layers[0][0])))) + 0.3 * r.standard_normal((4, D))
+
+    def gaussian(F):
+        scaled = (x[:, None, None] - F) * how.inverse_std
+        return -0.5 * (scaled * scaled).sum(axis=-1) + how.log_constant
+
+    return how, x, gaussian
+
+
+@pytest.mark.parametrize("upwards", [None, 0, 1])
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 @pytest.mark.parametrize("seed", range(15))
 def test_log_p_is_below_its_bound_all_over_a_cell(seed, likelihood, upwards):
     r = np.random.default_rng(seed)
-    L, layers = network(r, L=1 if upwards else None)
+    L, layers = network(r, L=2 if upwards else None)
     re, im, rho, _ = some_discs(r, L)
-    D, t = layers[-1][2].size, rho.T[:, None] * r.uniform(-1, 1, (len(re), 50, L))
-    d, F = discs(layers, re, im, rho), decode(layers, (re + 1j * im)[:, None] + (1j if upwards else 1) * t)
-    if likelihood == "gaussian":
-        how = GaussianLikelihood(1 / r.uniform(0.1, 1, D), r.standard_normal(D))
-        x = decode(layers, r.standard_normal((4, L))) + 0.3 * r.standard_normal((4, D))
-        scaled = (x[:, None, None] - F) * how.inverse_std
-        log_p = -0.5 * (scaled * scaled).sum(axis=-1) + how.log_constant
-    else:
-        how, x = BernoulliLikelihood(), (r.random((4, D)) < 0.5).astype(float)
-        logs = [-np.log(1 + np.exp(sign * F)) for sign in (-1, 1)]
-        log_p = (x[:, None, None] * logs[0] + (1 - x[:, None, None]) * logs[1]).sum(axis=-1)
-    bounds, left, free = how.bounds(d, rho, upwards), how.rows(x), how.free(d)
-    ceiling = (left @ bounds.log_f)[:, :, None] + np.einsum("nk,lkm,mtl->nmt", left, bounds.slope, t)
+    t = rho.T[:, None] * r.uniform(-1, 1, (len(re), 50, L))
+    along = t.astype(complex)
+    if upwards is not None:
+        along[:, :, upwards] *= 1j
+    d, F = discs(layers, re, im, rho), decode(layers, (re + 1j * im)[:, None] + along)
+    how, x, log_density = random_likelihood(r, layers, likelihood)
+    log_p = log_density(F)
+    bounds, left, free = how.bounds(d, rho, upwards), how.rows(x), how.free(d, True)
+    log_f, rest = bounds.ceiling(left)
+    ceiling = (log_f + rest)[:, :, None] + np.einsum("nk,lkm,mtl->nmt", left, bounds.slope, t)
     assert free.any() and (log_p.real <= ceiling + 1e-9 * (1 + np.abs(ceiling)))[:, free].all()
-    assert (np.abs(log_p) <= (left @ bounds.size)[:, :, None] * (1 + 1e-9) + 1e-9)[:, free].all()
+    assert (np.abs(log_p) <= (left @ how.size(d))[:, :, None] * (1 + 1e-9) + 1e-9)[:, free].all()
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("seed", range(15))
+def test_log_p_is_below_its_ceiling_all_over_a_large_cell_of_the_real_line_or_plane(seed, likelihood):
+    r = np.random.default_rng(seed)
+    L, layers = network(r)
+    z, rho = r.uniform(-4, 4, (30, L)), np.full((L, 30), r.choice([1 / 4, 1.0, 4.0]))
+    near = z[:, None] + rho.T[:, None] * r.uniform(-1, 1, (30, 60, L))
+    how, x, log_density = random_likelihood(r, layers, likelihood)
+    bounds, left = how.bounds(intervals(layers, z, rho), rho), how.rows(x)
+    ceiling = bounds.highest(left, bounds.ceiling(left)[0])[:, :, None]
+    assert (log_density(decode(layers, near)).real <= ceiling + 1e-9 * (1 + np.abs(ceiling))).all()

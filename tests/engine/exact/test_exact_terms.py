@@ -12,10 +12,6 @@ from scipy.special import betaln, digamma, expit, logsumexp
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import tinyvae as tv
-from tinyvae.exact.decomposition import Expectations
-from tinyvae.exact.joint import joint_of
-from tinyvae.exact.quadrature import SHARED, SIDE, Tiles
-from tinyvae.exact.tables import Tables
 
 TERMS = ("log_px", "reconstruction", "kl_prior", "kl_posterior", "elbo")
 
@@ -532,12 +528,14 @@ def test_the_same_target_twice_is_bit_identical(L):
 
 @pytest.mark.parametrize("L", [1, 2])
 def test_a_data_point_has_the_same_terms_alone_and_in_company(L):
+    """On a line: to far below the tolerance. On a plane, where company may ask for a finer lattice: to the errors."""
     model, theta, phi, x = random_setting(L, 11, n=5)
     together = tv.decompose(model, theta, phi, x)
     for n in range(5):
         alone = tv.decompose(model, theta, phi, x[n : n + 1])
         for name in TERMS:
-            assert abs(getattr(alone, name)[0] - getattr(together, name)[n]) < 1e-9
+            allowed = 1e-9 if L == 1 else alone.error[0] + together.error[n]
+            assert abs(getattr(alone, name)[0] - getattr(together, name)[n]) < allowed <= 1e-6
 
 
 def test_a_target_keeps_its_theta_when_training_moves_on():
@@ -704,70 +702,7 @@ def test_a_q_that_is_infinite_at_an_end_of_its_interval_is_right_within_its_erro
     assert np.all(got.error <= 1e-9) == (b >= 1)  # at 0 numbers are dense
 
 
-# ----- the fast paths give the numbers of the plain ones -----
-
-
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-@pytest.mark.parametrize("latent_dim", [1, 2])
-def test_sums_of_log_likelihood_are_those_of_its_table(latent_dim, likelihood):
-    model, theta, _, x = random_setting(latent_dim, 3, n=5, likelihood=likelihood)
-    target = tv.Target(model, theta, x).halving
-    part = target._parts[-1]
-    weight = np.random.default_rng(0).random((len(part.tiles.tile), part.tiles.nodes_each))
-    at = part.points, part.tiles
-    plain = part.tiles.sums(weight * target.tables.log_likelihood(*at))
-    assert np.allclose(target.tables.sums_of_log_likelihood(weight, *at), plain, rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("room", [0, 6_000])
-@pytest.mark.parametrize("latent_dim", [1, 2])
-def test_forgetting_decoded_tiles_changes_no_number(latent_dim, room, monkeypatch):
-    """How many decoded tiles are kept is a matter of memory: none at all, or a few."""
-    model, theta, phi, x = random_setting(latent_dim, 3, n=5)
-
-    def halved():
-        q, target = model.encode(phi, x), tv.Target(model, theta, x)
-        return target.halving, Expectations(q, target.joint, 5, target.tolerance)._halving.against(target)
-
-    _, kept = halved()
-    plenty, tiles = (target := tv.Target(model, theta, x).halving).tables, target._parts[-1].tiles
-    monkeypatch.setattr("tinyvae.exact.tables.KNOWN", room)
-    monkeypatch.setattr("tinyvae.exact.tables.CACHE", 4_000)  # a few tiles at once
-    target, forgotten = halved()
-    for term in tv.TERMS:
-        assert np.allclose(getattr(kept, term), getattr(forgotten, term), rtol=0, atol=1e-12)
-    held = [right.size for known in target.tables._known.values() for _, right in known.values()]
-    assert sum(held) <= room and bool(held) == bool(room)
-    scarce = Tables(target.joint, x)
-    for some in (slice(0, 2), slice(1, 4), slice(0, None)):  # some of them known, some new
-        for mine, other in zip(scarce._factors_of(tiles, some), plenty._factors_of(tiles, some)):
-            assert np.allclose(mine, other, rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_q_on_a_plane_takes_lattices_that_its_target_may_have_decoded(seed):
-    """There is one every half octave: a q a quarter of an octave off would decode all of its nodes anew."""
-    model, theta, phi, x = random_setting(2, seed, n=7, scale=1.5)
-    target = tv.Target(model, theta, x)
-    under_q = Expectations(model.encode(phi, x), target.joint, len(x), target.tolerance)._halving
-    under_q.against(target)
-    target = target.halving
-    levels = {tiles.level for parts in under_q._tiles.values() for _, tiles in parts}
-    assert {level % SHARED for level in levels} == {level % SHARED for level in target.level.tolist()}
-
-
-def test_coarser_tiles_are_forgotten_for_finer_ones_and_never_the_other_way(monkeypatch):
-    """The finer tiles of a level are the more, and a q needs them most."""
-    model, theta, _, x = random_setting(2, 3, n=5)
-    target = tv.Target(model, theta, x)
-    points, side = np.arange(5), SIDE[2]
-    box = np.ones((5, 2, 2), dtype=bool), np.zeros(2, dtype=int)
-    size = 4 * side**2 * (x.shape[1] + 2)
-    monkeypatch.setattr("tinyvae.exact.tables.KNOWN", 2 * size)  # two levels of four tiles
-    tables = Tables(target.joint, x)
-    for level, held in ((8, [8]), (12, [8, 12]), (10, [10, 12]), (8, [10, 12]), (13, [12, 13]), (11, [12, 13])):
-        tables.log_likelihood(points, Tiles(level, *box))
-        assert sorted(level for level, tiles in tables._known.items() if tiles) == held
+# ----- what is kept -----
 
 
 @pytest.mark.parametrize("dataset", ["arc", "pinwheel"])
@@ -779,45 +714,3 @@ def test_tables_of_q_that_are_kept_change_no_bit(dataset):
     for record in trainer.steps(12):
         fresh = tv.decompose(model, trainer.theta, trainer.phi, x).mean()
         assert fresh == record.terms
-
-
-# ----- what makes the look for the mass safe -----
-
-
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-@pytest.mark.parametrize("latent_dim", [1, 2])
-@pytest.mark.parametrize("seed", range(6))
-def test_nothing_beyond_the_look_exceeds_the_ceiling_drawn_there(seed, latent_dim, likelihood):
-    model, theta, _, x = random_setting(latent_dim, seed, scale=1.5, likelihood=likelihood)
-    joint, r = joint_of(model, theta), np.random.default_rng(seed)
-    reach = 2.0 + seed
-    direction = r.standard_normal((20_000, latent_dim))
-    z = direction / np.abs(direction).max(axis=1, keepdims=True) * (reach + r.exponential(3.0, (20_000, 1)))
-    seen = joint.log_likelihood(x[:, None], joint.outputs(z)) + joint.log_prior(z)
-    for floor in (np.full(len(x), -np.inf), seen.max(axis=1), seen.max(axis=1) - 30):
-        bound = joint.beyond(reach, x, floor)
-        assert (seen <= np.maximum(bound, floor)[:, None] + 1e-9).all()
-
-
-@pytest.mark.parametrize("outputs", [3, 40])
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-@pytest.mark.parametrize("latent_dim", [1, 2])
-@pytest.mark.parametrize("seed", range(4))
-def test_nothing_within_a_cell_exceeds_the_ceiling_drawn_from_its_node(seed, latent_dim, likelihood, outputs):
-    model, theta, _, x = random_setting(latent_dim, seed, scale=1.5, likelihood=likelihood, D=outputs)
-    joint, r, half = joint_of(model, theta), np.random.default_rng(seed), 0.15
-    z = r.uniform(-3, 3, (60, latent_dim))
-    at_nodes = joint.log_likelihood(x[:, None], joint.outputs(z)) + joint.log_prior(z)
-    floor = at_nodes.max(axis=1) - 30
-    outputs, rises = joint.rises(z, half)
-    assert np.allclose(outputs, joint.outputs(z), rtol=1e-12, atol=1e-12)
-    rise, steep, factor = rises(x, floor)
-    for part in (1.0, 0.3):
-        near = z[:, None] + part * half * r.uniform(-1, 1, (60, 200, latent_dim))
-        flat = near.reshape(-1, latent_dim)
-        log_likelihood = joint.log_likelihood(x[:, None], joint.outputs(flat)).reshape(len(x), 60, 200)
-        highest = (log_likelihood + joint.log_prior(flat).reshape(60, 200)).max(axis=2)
-        matters = highest >= floor[:, None]
-        assert matters.any() and (highest <= at_nodes + rise + 1e-9)[matters].all()
-        moved = np.abs(log_likelihood - log_likelihood[..., :1]).max(axis=2)
-        assert (moved <= 2 * part * steep * factor + 1e-9)[matters].all()

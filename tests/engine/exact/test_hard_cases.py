@@ -14,7 +14,6 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import tinyvae as tv
-from tinyvae.exact import scan
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}
 
@@ -309,30 +308,11 @@ def test_what_is_left_out_on_a_plane_is_in_the_error(likelihood, monkeypatch):
     exact = np.array([oracles.log_integral(oracles.joint(model, theta, one), 2)[0] for one in x])
     as_it_is = tv.Target(model, theta, x)
     assert as_it_is.checked.all() and np.all(np.abs(as_it_is.log_px - exact) <= as_it_is.error)
-    monkeypatch.setattr("tinyvae.exact.scan.LEFT_OUT", 1e5)
+    monkeypatch.setattr("tinyvae.exact.target.SHARE", 1e6)
     too_little = tv.Target(model, theta, x)
     missing = exact - too_little.log_px
     assert np.all(missing > 1e-5) and not too_little.checked.any()
     assert np.all(missing <= too_little.error)
-
-
-def test_what_a_finer_look_leaves_out_comes_on_top_of_what_the_first_did():
-    """A peak in the middle of 9×9 nodes, and nothing that rises between them."""
-    seen = scan.Seen.of(1)
-    table = np.full((9, 9), -24.0)
-    table[4, 4] = 0.0
-
-    def rises(floor):
-        return np.zeros((1, 81)), np.zeros((1, 81)), np.ones((1, 1))
-
-    left_out = []
-    for level, again in ((2, False), (3, True), (2, False)):
-        with np.errstate(all="ignore"):
-            shown = seen.inspect(np.arange(1), table.reshape(1, -1).copy(), rises, (9, 9), level, 1e-6, again)
-        left_out.append(float(np.exp(seen.left_out[0])))
-        assert shown.active.sum() == 1
-    first = 80 * np.exp(-24.0) / 4**2
-    assert np.allclose(left_out, [first, first * (1 + 1 / 4), first], rtol=1e-9, atol=0)
 
 
 # ----- scales that over- or underflow -----
