@@ -236,14 +236,15 @@ class Decoder:
         self.reach = max(self.reach, reach)
         return np.full(len(found.rows), self.likelihood.highest + np.log(self.dim) - 0.5 * reach**2)
 
-    def cells(self, a: float, axis: int, middle: Array, r: Array) -> Cells:
-        """Cells of half sides r (C,) around middle (C, L), at height a of an axis."""
-        key = a, axis, middle.tobytes(), r.tobytes()
+    def cells(self, a: float, axis: int, middle: Array, r: Array, sizes: bool = True) -> Cells:
+        """Cells of half sides r (C,) around middle (C, L), at height a of an axis; with bounds of |log p(x|z)|."""
+        key = a, axis, middle.tobytes(), r.tobytes(), sizes
         if key not in self._cells:
             im, rho = np.zeros_like(middle), np.tile(r, (self.dim, 1))
             im[:, axis] = a
             d = discs(self.layers, middle, im, rho)
-            self._cells[key] = Cells(middle, r, a, axis, self.likelihood.bounds(d, rho), self._size(d))
+            size = self._size(d) if sizes else np.zeros((0, len(r)))
+            self._cells[key] = Cells(middle, r, a, axis, self.likelihood.bounds(d, rho), size)
         return self._cells[key]
 
     def pole(self, middle: Array, r: Array) -> float:

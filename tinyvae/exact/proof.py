@@ -20,11 +20,12 @@ import numpy as np
 from ..checks import Array, Ints
 from ..ops import LOG_2PI
 from .bounds import Bounds
-from .decoder import Cells, Decoder, offsets, packed
+from .decoder import Cells, Decoder, lattice, offsets, packed
 
 PER_OCTAVE = 8  # heights are near powers of 2^(1/8), so that similar ones are the same
 ENOUGH = 0.5  # nats of slack in a cell
 MOST_CELLS = {1: 2**12, 2: 2**15}
+FIRST = {1: 4, 2: 2}  # pieces of the sides of cells to begin with
 NEAR = 0.55  # of the way to where a pole is expected: so far up bounds are sharp
 PIECES, MOST_SPLITS = 3, 8  # discs along each side at first, and how often they are split
 TRIES = 24  # heights, each lower than the one before
@@ -108,7 +109,8 @@ def strip_over(decoder: Decoder, found: Any, axis: int, nats: float, h: float | 
 
 def _strip_at(decoder: Decoder, found: Any, axis: int, a: float, h: float | None) -> Strip:
     left, log_p, side = decoder.left[found.rows], found.log_p, found.side
-    cells = cells_at(decoder, left, log_p, a, axis, (found.index + 0.5) * side, 0.5 * side)
+    first = FIRST[decoder.dim]
+    cells = cells_at(decoder, left, log_p, a, axis, lattice(side, first, found.index), 0.5 * side / first)
     widen = 0.5 * h if h and axis == 0 else 0.0
     return Strip(cells, exp32(cells.log_mass(left, widen)[0] - log_p[:, None]))
 
@@ -119,7 +121,7 @@ def cells_at(
     """Cells of half side `half` at height a, split where their bound is far above what they hold, and it matters."""
     L, r, done = decoder.dim, np.full(len(middle), half), list[Cells]()
     while True:
-        cells = decoder.cells(a, axis, middle, r)
+        cells = decoder.cells(a, axis, middle, r, sizes=False)
         table, slack = cells.log_mass(left)
         table = np.where(np.isnan(table), np.inf, table - log_p[:, None])
         held = np.nan_to_num(table - slack, nan=-np.inf, posinf=700.0)

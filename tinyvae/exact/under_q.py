@@ -25,6 +25,7 @@ from ..ops import LOG_2PI
 from .decoder import EPS, lattice
 from .joint import Joint, VAEJoint, log_densities
 from .proof import (
+    FIRST,
     NEAR,
     TRIES,
     Faces,
@@ -45,7 +46,6 @@ from .terms import Decomposition
 NARROWEST = 2.0**-36  # the std of a q, beside its mean, for which there still are nodes
 RADIUS = 8.4  # beyond so many stds there is less than 1e-15 of a q
 NEARBY = {1: 8, 2: 2}  # cells of a Target so many times as large or small will do for q
-PIECES = {1: 4, 2: 2}  # of the side of a cell, for bounds
 
 
 def decompose(
@@ -347,9 +347,9 @@ class Expectations:
         source, strips, cells = (
             target.source,
             list[_Strip](),
-            lattice(found.side, PIECES[self.dim], found.index),
+            lattice(found.side, FIRST[self.dim], found.index),
         )
-        r = np.full(len(cells), 0.5 * found.side / PIECES[self.dim])
+        r = np.full(len(cells), 0.5 * found.side / FIRST[self.dim])
         for axis in range(self.dim):
             std = float(1 / np.sqrt(self.precision[found.rows, axis, axis].max()))
             a = rung(min(height_for(std, float(np.log(2 / self.each)) + 5), NEAR * source.pole(cells, r)))
