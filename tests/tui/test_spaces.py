@@ -17,6 +17,14 @@ LINE = Config(dataset="arc", n=40, hidden=(8,), batch_size=16, evaluate_every=0)
 PLANE = Config(dataset="linear", n=12, hidden=(8,), evaluate_every=0)
 
 
+async def painted(app: TinyVAE, pilot: Any, panel: Any) -> None:
+    """A frame has been drawn, however long that takes on a busy machine."""
+    app.paint(force=True)
+    await pilot.pause(0.05)
+    while panel.plot is None:
+        await pilot.pause(0.05)
+
+
 def text(panel: Any) -> str:
     return "\n".join(strip.text for strip in panel.plot.strips)
 
@@ -48,8 +56,7 @@ async def test_f_goes_through_the_posterior_as_the_map_q_as_the_map_and_all_enco
     async with app.run_test(size=(200, 55)) as pilot:
         panel, seen = app.query_one(LatentPanel), []
         for _ in range(4):
-            app.paint(force=True)
-            await pilot.pause(0.05)
+            await painted(app, pilot, panel)
             seen.append(text(panel))
             await pilot.press("f")
         assert ("▒ pθ(z|x)" in seen[0]) == (config is PLANE)
@@ -69,8 +76,8 @@ def test_the_aggregate_posterior_is_the_mean_of_the_densities_of_all_q():
 async def test_the_chase_shows_both_coordinates_of_a_plane():
     app = TinyVAE(PLANE, run=False)
     async with app.run_test(size=(200, 55)) as pilot:
-        await pilot.pause(0.05)
         panel = app.query_one(ChasePlane)
+        await painted(app, pilot, panel)
         assert all(sign in text(panel) for sign in ("z₁", "z₂", "◆", "◇"))
         view = app.session.view()
         n = view.selected
@@ -101,8 +108,7 @@ async def test_i_goes_through_data_draws_and_the_decoder_by_column_and_looking_c
     async with app.run_test(size=(200, 55)) as pilot:
         panel, legends, theta = app.query_one(DataPanel), [], app.session.trainer.theta.tobytes()
         for _ in DATA_VIEWS:
-            app.paint(force=True)
-            await pilot.pause(0.05)
+            await painted(app, pilot, panel)
             legends.append(text(panel).splitlines()[0])
             await pilot.press("i")
         assert ["data" in one for one in legends] == [True, True, False, False]
@@ -120,8 +126,7 @@ async def test_pictures_are_shown_as_draws_and_as_a_grid_over_z():
     async with app.run_test(size=(160, 48)) as pilot:
         panel, seen = app.query_one(DataPanel), []
         for _ in DATA_VIEWS:
-            app.paint(force=True)
-            await pilot.pause(0.05)
+            await painted(app, pilot, panel)
             seen.append(text(panel))
             await pilot.press("i")
         assert "◆ x" in seen[0] and "data" in seen[1] and "draws" in seen[1] and "draws" in seen[2]
@@ -141,8 +146,7 @@ async def test_the_columns_on_the_axes_can_be_chosen_and_are_always_named():
                     *["left_square_bracket"] * (panel.axes[0] != across),
                     *["right_square_bracket"] * (panel.axes[1] != up),
                 )
-            app.paint(force=True)
-            await pilot.pause(0.05)
+            await painted(app, pilot, panel)
             names = [app.session.data.columns[axis - 2] for axis in (across, up)]
             rows = text(panel).splitlines()
             assert names[0] in rows[-1] and names[1] in rows[0]

@@ -18,7 +18,7 @@ REACH, MOST_REACH = (
     2.0**14,
 )  # the search is in |z_i| <= REACH, or twice as far, four times …, as it must be
 FIRST = {1: 32, 2: 8}  # cells on either side of 0 at the first look
-TOLD = {1: 5.0, 2: 50.0}  # how far the bound on all mass may be above its estimate
+TOLD = {1: 20.0, 2: 50.0}  # how far the bound on all mass may be above its estimate
 PER_STD = 0.93  # spacing of a lattice on which a Gaussian of std 1 is summed to 1e-10
 ACROSS = 6.0  # a cell is at most so many spacings wide, and more than half of that
 DEEPER = 2.0**-5  # cells smaller than that beside a density need not be split to tell more

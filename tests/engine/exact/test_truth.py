@@ -153,7 +153,7 @@ def test_the_campaign_would_notice_a_wrong_number(monkeypatch):
         return {name: (value + 1e-7, doubt) for name, (value, doubt) in honest(*arguments).items()}
 
     monkeypatch.setattr(truth, "truth_on_the_line", off)
-    counts = truth.campaign([1])  # an ordinary net
+    counts = truth.campaign([2])  # an ordinary net
     assert counts["ordinary"]["wrong and certified"] == 3
 
 
