@@ -400,6 +400,17 @@ async def test_certified_checked_and_neither_are_said_as_what_they_are():
         assert "✗ the identity closes to 4e-1" in identity(app)
 
 
+async def test_on_a_plane_the_terms_are_proven_where_the_run_stands_still():
+    config = replace(SMALL, dataset="pinwheel", n=12, hidden=(4,))
+    async with opened(config) as (app, pilot):
+        await press(pilot, "s")
+        assert "✓ every term checked" in identity(app)
+        await until(lambda: "✓ every term certified ±" in identity(app))
+        assert app.session.certificate[0] == 1 and app.session.history.row(1)["certified"] == 0
+        await press(pilot, "s")
+        assert "✓ every term checked" in identity(app)
+
+
 async def test_looking_back_shows_the_old_numbers_and_says_so():
     async with opened() as (app, pilot):
         await press(pilot, "S", "left", "left", "left")

@@ -490,6 +490,29 @@ def record_with(certified: float, checked: float, residual: float = 1e-13) -> An
     return replace(Config(n=4, hidden=(2,)).open().trainer.record(), terms=terms)
 
 
+PLANE = ["--dataset", "pinwheel", "--points", "12", "--hidden", "4"]
+
+
+def test_the_last_record_of_a_plane_says_what_is_proven(tmp_path, capsys):
+    path = tmp_path / "records.csv"
+    assert run("train", *PLANE, "--steps", "3", "--out", str(path)) == 0
+    rows = read(path)
+    assert "1 certified, 3 checked" in capsys.readouterr().out.replace("\n", " ")
+    assert [float(row["certified"]) for row in rows] == [0, 0, 0, 1]
+    assert float(rows[-1]["proven_error"]) <= 1e-6
+
+
+def test_certify_proves_the_end_of_a_shared_and_of_a_recorded_run(tmp_path, capsys):
+    path = tmp_path / "run.sqlite"
+    assert run("train", *PLANE, "--steps", "3", "--record", str(path)) == 0
+    line, said = capsys.readouterr().out.split("--share ")[1].split()[0], []
+    for which in (["--share", line], [str(path)]):
+        assert run("certify", *which) == 0
+        said.append(capsys.readouterr().out.replace("\n", " "))
+    assert said[0] == said[1] and "12 of 12 points" in said[0] and "step 3" in said[0]
+    complaint(capsys, "certify", str(tmp_path / "none.sqlite"))
+
+
 def test_the_summary_counts_what_was_proven_what_was_checked_and_what_was_neither():
     tally = headless.Tally()
     for certified, checked in ((1.0, 1.0), (1.0, 1.0), (0.5, 1.0), (0.0, 0.75)):

@@ -166,6 +166,59 @@ def test_every_point_of_a_run_on_a_line_is_certified(dataset):
             assert record.terms.certified == 1.0
 
 
+# ----- z ∈ R²: proven where that is asked for, and no value changes by it -----
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_certificate_on_a_plane_holds_and_changes_no_value(seed, likelihood):
+    r = np.random.default_rng(seed)
+    model, theta = truth.net(r, L=2, hidden=(5,), likelihood=likelihood, noise=0.3, scale=1.0)
+    x, std = truth.data(r, model, theta), 10 ** r.uniform(-0.6, 0.0, (3, 2))
+    q = Gaussian(r.standard_normal((3, 2)), np.log(std), 0.3 * std[:, :1] * r.standard_normal((3, 1)))
+    checked, proven = (tv.decompose(model, theta, None, x, q=q, certify=certify) for certify in (False, True))
+    assert proven.certified.all() and (proven.proven_error <= 1e-6).all()
+    assert not checked.certified.any() and np.isinf(checked.proven_error).all()
+    for name in (*tv.TERMS, "log_px_error", "reconstruction_error", "kl_posterior_error"):
+        assert getattr(checked, name).tobytes() == getattr(proven, name).tobytes()
+    for n in range(3):
+        for name, (value, doubt) in truth.truth_on_the_plane(
+            model, theta, x[n], q.mean[n], q.cholesky[n]
+        ).items():
+            assert abs(getattr(proven, name)[n] - value) <= proven.proven_error[n] + doubt
+
+
+def test_posterior_moments_and_a_divergence_are_proven_on_a_plane_too():
+    r = np.random.default_rng(5)
+    model, theta = truth.net(r, L=2, hidden=(4,), likelihood="gaussian", D=2, noise=0.4, scale=1.0)
+    x, moved = truth.data(r, model, theta, 2), theta + 0.05 * r.standard_normal(theta.shape)
+    one, other = (tv.Target(model, each, x, certify=True) for each in (theta, moved))
+    value, error = one.divergence_and_error(other)
+    t, w = truth.panels(9.5, 41)
+    z, weight = np.stack(np.meshgrid(t, t, indexing="ij"), axis=-1).reshape(-1, 2), np.outer(w, w).ravel()
+    for n in range(2):
+        p, p_moved = one.posterior_density(z, [n])[0] * weight, other.posterior_density(z, [n])[0]
+        assert np.abs(p @ z - one.posterior_mean[n]).max() <= one.posterior_mean_error[n].max() < 1e-6
+        off = z - one.posterior_mean[n]
+        assert np.abs((off.T * p) @ off - one.posterior_cov[n]).max() <= one.posterior_cov_error[n].max() < 1e-5
+        kl = p @ (np.log(one.posterior_density(z, [n])[0]) - np.log(p_moved))
+        assert abs(kl - value[n]) <= error[n] < 1e-4
+
+
+def test_every_kth_record_of_a_plane_says_what_is_proven_and_the_run_is_the_same():
+    x = tv.load_dataset("pinwheel", n=12, seed=0).x
+    plain, proving = (
+        tv.Trainer(tv.VAE(2, 2, (5,)), x, batch_size=6, evaluate_every=2, certify_every=k) for k in (0, 2)
+    )
+    for one, other in zip(plain.steps(8), proving.steps(8)):
+        if one.terms is None:
+            continue
+        assert (other.terms.proven_error < np.inf) == (other.step % 4 == 0)
+        assert one.terms.proven_error == np.inf and one.terms.certified == 0
+        assert [getattr(one.terms, t) for t in tv.TERMS] == [getattr(other.terms, t) for t in tv.TERMS]
+    assert plain.theta.tobytes() == proving.theta.tobytes()
+
+
 # ----- models that give no bounds: never certified, and checked only where nothing speaks against it -----
 
 
