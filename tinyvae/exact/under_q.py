@@ -22,7 +22,7 @@ import numpy as np
 from ..checks import Array, Ints
 from ..gaussian import Gaussian
 from ..ops import LOG_2PI
-from .decoder import EPS, lattice
+from .decoder import EPS, lattice, offsets
 from .joint import Joint, VAEJoint, log_densities
 from .proof import (
     FIRST,
@@ -263,6 +263,17 @@ class Expectations:
         corner = np.ones(self.dim) if axis is None else 1.0 - np.eye(self.dim)[axis]
         return np.sqrt(squares), np.linalg.norm(np.abs(inverse) @ corner, axis=1)[:, None] * half
 
+    def _squares(self, found: Found, n: int) -> Array:
+        """|C⁻¹(z − mean)|² at the nodes, (n, M): from the middles of cells, so that a narrow q loses no digits."""
+        middle, ticks = (found.index + 0.5) * found.side, ((np.arange(n) + 0.5) / n - 0.5) * found.side
+        off, mean, inverse = offsets(self.dim, ticks), self.q.mean[found.rows], self.inverse[found.rows]
+        way = [(middle[:, j] - mean[:, j, None])[:, :, None] + off[:, j] for j in range(self.dim)]
+        squares: Any = 0.0
+        for i in range(self.dim):
+            u = sum(inverse[:, i, j, None, None] * way[j] for j in range(i + 1))
+            squares = squares + u * u
+        return np.asarray(squares.reshape(len(found.rows), -1))
+
     # ----- the sums -----
 
     def _solve(self, target: Target, found: Found, fine: Array, coarse: Array, bounds: Array) -> None:
@@ -311,7 +322,7 @@ class Expectations:
         weight, mass, entropy = self._table(found, n)
         reconstruction, rounding = target.source.under(found.rows, nodes, weight)
         to_prior = entropy - np.einsum("nm,m->n", weight, np.maximum(nodes.log_prior, -1e100))
-        size = np.abs(entropy) + np.square(nodes.z).max() * EPS
+        size = np.abs(entropy) + np.square(nodes.z).max()
         return np.array([mass, reconstruction, to_prior, rounding + 4 * EPS * (4 + size + np.abs(to_prior))])
 
     def _table(self, found: Found, n: int) -> tuple[Array, Array, Array]:
@@ -319,14 +330,12 @@ class Expectations:
         key = n, found.side, found.rows.tobytes(), found.index.tobytes()
         if key not in self._tables:
             if (known := self._kept.get(key)) is None:
-                t, rows = lattice(found.side, n, found.index), found.rows
+                rows = found.rows
                 if self._by_search is None:
-                    away, _ = self._away(t, 0.0, rows)
-                    log_q = (
-                        -0.5 * away**2 - (self.q.log_diag[rows].sum(axis=1) + 0.5 * self.dim * LOG_2PI)[:, None]
-                    )
+                    log_constant = self.q.log_diag[rows].sum(axis=1) + 0.5 * self.dim * LOG_2PI
+                    log_q = -0.5 * self._squares(found, n) - log_constant[:, None]
                 else:
-                    log_q = np.maximum(self._log_density(rows, t), -1e100)
+                    log_q = np.maximum(self._log_density(rows, lattice(found.side, n, found.index)), -1e100)
                 weight = np.exp(log_q + self.dim * np.log(found.side / n))
                 known = weight, weight.sum(axis=1), np.einsum("nm,nm->n", weight, log_q)
             self._tables[key] = known
