@@ -36,10 +36,6 @@ class Discs(NamedTuple):
     free: Bools  # no unit has a pole in the disc, (M,)
     pole: Array  # about how far the nearest pole of a unit is, for `intervals`, (M,)
 
-    def of(self, some: slice) -> "Discs":
-        re, im, slope, bend, moves = (part[..., some, :] for part in self[:5])
-        return Discs(re, im, slope, bend, moves, self.free[some], self.pole[some])
-
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def discs(layers: Layers, re: Array, im: Array, rho: Array) -> Discs:

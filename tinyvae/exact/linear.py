@@ -42,10 +42,6 @@ class LinearEvidence:
         self.error = self.rounding + 4 * EPS * (squares + size * np.sqrt((r * r).sum(axis=1)))
 
     @property
-    def checked_error(self) -> Array:
-        return self.error
-
-    @property
     def moments(self) -> tuple[Array, Array, Array, Array]:
         """Mean (N, L) and covariance (N, L, L) of the posteriors, and their errors."""
         cov = (self.Vt.T / self.precision) @ self.Vt
